@@ -1,0 +1,109 @@
+"""Makes checkpoints: trains a model on a dataset from its plain torchvision start, and writes weights with a card.
+
+Called by `python -m core train` and, for the page's Train button, by a worker of the cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from pathlib import Path
+
+from core import zoo
+from core.datasets import load
+from core.errors import BadField
+from core.home import folder, write_whole
+from core.recipe import digest
+
+# model → (epochs, peak learning rate) on a set of the size of Fashion-MNIST; found by training, see the cards
+SETTINGS = {
+    "resnet18": (11, 0.08),
+    "mobilenet_v3_small": (24, 0.1),
+    "squeezenet1_1": (18, 0.03),
+    "shufflenet_v2_x0_5": (18, 0.15),
+}
+ELSE = (12, 0.05)
+SMALL_SET = 5_000  # pictures; sets below this get more epochs
+LABEL_SMOOTHING = 0.05
+SHIFT = 2
+
+
+def settings(model: str, pictures: int) -> tuple[int, float]:
+    """(epochs, peak learning rate) that this project trains `model` with on so many pictures."""
+    epochs, rate = SETTINGS.get(model, ELSE)
+    return (epochs if pictures >= SMALL_SET else 60, rate if pictures >= SMALL_SET else rate / 2)
+
+
+def train(
+    model: str,
+    dataset_name: str,
+    *,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    imagenet: bool = False,
+    out: Path | None = None,
+    turn=contextlib.nullcontext,
+    report=lambda event: None,
+    command: str = "",
+) -> zoo.Checkpoint:
+    """Train, measure on validation and test, and write `OUT/FAMILY/MODEL.safetensors` (float16) with its card.
+
+    Trains on the train and calibration splits, never on the held-out pictures. What is measured is what was written:
+    the weights are rounded to float16 first. A killed training goes on from its last whole epoch.
+    """
+    import torch
+    from safetensors.torch import save
+
+    from core import training
+    from core.metrics.accuracy import evaluate, summary
+
+    zoo.check_model(model)
+    dataset = load(dataset_name)
+    pictures = len(dataset.split("train")) + len(dataset.split("calibration"))
+    usual = settings(model, pictures)
+    epochs = usual[0] if epochs is None else epochs
+    learning_rate = usual[1] if learning_rate is None else learning_rate
+    if not 1 <= epochs <= 1000:
+        raise BadField("epochs", epochs, "a whole number from 1 to 1000")
+    if not 0 < learning_rate <= 10:
+        raise BadField("learning_rate", learning_rate, "a number above 0, at most 10")
+    size = zoo.input_size(model, size or dataset.source.input_size)
+    torch.manual_seed(seed)
+    module = zoo.build(model, len(dataset.source.classes), size, imagenet)
+    plan = training.Plan(
+        epochs=epochs, learning_rate=learning_rate, flip=dataset.source.flip, shift=SHIFT, calibration_too=True, seed=seed,
+        batch_size=128 if pictures >= SMALL_SET else 32,
+    )  # fmt: skip
+    job = digest(json.dumps([model, dataset_name, size, imagenet]))
+    state = folder("training") / f"{model}-{dataset_name}-{job}.safetensors"
+    training.fit(
+        module, dataset, size, plan, training.cross_entropy(LABEL_SMOOTHING), turn=turn, report=report, state=state,
+        watch=min(1_000, len(dataset.split("validation"))),
+    )  # fmt: skip
+    stored = {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous() for name, tensor in module.state_dict().items()}
+    module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
+    figures = {split: summary(evaluate(module, dataset, size, split, turn=turn)) for split in ("validation", "test")}
+    card = {
+        "model": model, "dataset": dataset_name, "family": dataset.source.family, "classes": len(dataset.source.classes),
+        "input_size": size, "stem": zoo.STEM if size == 32 else f"plain torchvision stem at {size}×{size}",
+        "command": command or f"python -m core train --model {model} --dataset {dataset_name} --epochs {epochs}",
+        "epochs": epochs, "learning_rate": learning_rate, "batch_size": plan.batch_size, "seed": seed, "trained_on": pictures,
+        "start": "ImageNet weights" if imagenet else "random weights", "threads": torch.get_num_threads(), "stored_as": "float16",
+        "validation": figures["validation"], "test": figures["test"], "date": datetime.date.today().isoformat(), "versions": versions(),
+    }  # fmt: skip
+    path = (out or zoo.folders()[0]) / dataset.source.family / f"{model}.safetensors"
+    write_whole(path, save(stored))
+    write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    state.unlink(missing_ok=True)
+    return zoo.Checkpoint(model, dataset.source.family, path, card)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes: Python, torch and torchvision."""
+    import platform
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), "torch": version("torch"), "torchvision": version("torchvision")}

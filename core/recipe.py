@@ -1,0 +1,229 @@
+"""Steps and recipes: parse, check, canonical JSON, hash. What sliders, links, files and the command line exchange.
+
+A step is a frozen dataclass whose fields are made by `param()`; everything that draws or reads a step (the slider, the
+JSON form, the command line, the contract tests) works from those fields. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.errors import BadField, BadRecipe
+from core.registry import Registry
+
+MAX_STEPS = 32
+MAX_JSON_BYTES = 64 * 1024
+MAX_SEED = 2**31 - 1
+
+# What a step does to the model; the order rules of `check_order` are stated in these words.
+PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", "train"
+
+
+@dataclass(frozen=True)
+class Param:
+    """What one field of a step accepts, and how it is drawn. `type` is float, int, bool or str."""
+
+    name: str
+    type: type
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: tuple = ()
+    optional: bool = False
+    unit: str = ""
+    title: str = ""
+    help: str = ""
+
+    @property
+    def accepted(self) -> str:
+        """The end of the sentence "it takes …"."""
+        if self.choices:
+            words = [json.dumps(choice) if isinstance(choice, str) else str(choice) for choice in self.choices]
+            kind = "one of " + ", ".join(words)
+        elif self.type is bool:
+            kind = "true or false"
+        elif self.type is str:
+            kind = "a text of at most 500 characters"
+        else:
+            kind = f"a {'whole ' if self.type is int else ''}number from {self.low:g} to {self.high:g}"
+        return kind + (", or null" if self.optional else "")
+
+    def parse(self, value: Any, where: str) -> Any:
+        """`value` as this field's type, or `BadField` naming `where`, the value and the range. NaN is refused."""
+        if value is None and self.optional:
+            return None
+        bad = BadField(where, value, self.accepted)
+        if self.type is bool:
+            if not isinstance(value, bool):
+                raise bad
+        elif self.type is str:
+            if not isinstance(value, str) or len(value) > 500:
+                raise bad
+        else:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise bad
+            if self.type is int and value != int(value):
+                raise bad
+            value = self.type(value)
+            if not self.choices and not self.low <= value <= self.high:
+                raise bad
+        if self.choices and value not in self.choices:
+            raise bad
+        return value
+
+
+def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help=""):
+    """A step's field with its range, unit and help. The field's type is that of the default, or of the first choice."""
+    sample = default if default is not None else (choices[0] if choices else low)
+    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help)
+    return dataclasses.field(default=default, metadata={"param": spec})
+
+
+def layers_param():
+    """The field that every step on weights shares: which layers it touches ("partial" compression)."""
+    return param(
+        "all",
+        title="Layers",
+        help='"all", "inner" (all but the first and the last), or name patterns separated by commas, such as "layer1.*, fc".',
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compression action with its parameters. Subclasses are registered by `core.methods`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[str]
+
+    def __post_init__(self):
+        for spec in params(type(self)):
+            object.__setattr__(self, spec.name, spec.parse(getattr(self, spec.name), f"{self.name}.{spec.name}"))
+        self.check()
+
+    def check(self) -> None:
+        """Overridden where two fields depend on each other; raises `BadField`."""
+
+    def to_json(self) -> dict:
+        return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
+
+
+def params(step_type: type[Step]) -> list[Param]:
+    """The fields of a step, in order, each with its name filled in."""
+    found = []
+    for field in dataclasses.fields(step_type):
+        spec: Param = field.metadata["param"]
+        title = spec.title or field.name.replace("_", " ").capitalize()
+        found.append(dataclasses.replace(spec, name=field.name, title=title))
+    return found
+
+
+STEPS: Registry[type[Step]] = Registry("step")
+
+
+def register(step_type: type[Step]) -> type[Step]:
+    """Class decorator that enters a step under its `name`."""
+    return STEPS.add(step_type.name, step_type)
+
+
+def step_from_json(value: Any, position: int = 1) -> Step:
+    """`{"step": "quantize", "weight_bits": 4}` → `Quantize(weight_bits=4)`; unknown fields are refused, not ignored."""
+    if not isinstance(value, dict):
+        raise BadRecipe(f"Step {position} is {_short(value)}; a step is an object such as {{\"step\": \"quantize\", \"weight_bits\": 4}}.")
+    if "step" not in value:
+        raise BadRecipe(f"Step {position} has no \"step\" key; it takes one of {', '.join(STEPS)}.")
+    step_type = STEPS.get(value["step"])
+    known = [spec.name for spec in params(step_type)]
+    for field in value:
+        if field != "step" and field not in known:
+            raise BadRecipe(f"{step_type.name} has no field named {_short(field)}; it takes {', '.join(known)}.")
+    return step_type(**{field: given for field, given in value.items() if field != "step"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An ordered tuple of steps and a seed. Raises `BadRecipe` for an order that cannot work."""
+
+    steps: tuple[Step, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise BadField("seed", self.seed, f"a whole number from 0 to {MAX_SEED}")
+        if len(self.steps) > MAX_STEPS:
+            raise BadRecipe(f"The recipe has {len(self.steps)} steps; at most {MAX_STEPS} are accepted.")
+        check_order(self.steps)
+
+    def to_json(self) -> dict:
+        return {"seed": self.seed, "steps": [step.to_json() for step in self.steps]}
+
+    def canonical(self) -> str:
+        """JSON with every default filled in, keys sorted, no spaces: equal recipes give equal text."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+
+    def key(self) -> str:
+        """16 hexadecimal digits of BLAKE2b over `canonical()`."""
+        return digest(self.canonical())
+
+    def prefix(self, length: int) -> Recipe:
+        """The recipe of the first `length` steps, with the same seed."""
+        return Recipe(self.steps[:length], self.seed)
+
+    @staticmethod
+    def from_json(value: Any) -> Recipe:
+        if not isinstance(value, dict):
+            raise BadRecipe(f"A recipe is an object with \"steps\" and \"seed\", not {_short(value)}.")
+        unknown = [key for key in value if key not in ("seed", "steps")]
+        if unknown:
+            raise BadRecipe(f"A recipe has no key {_short(unknown[0])}; it takes \"seed\" and \"steps\".")
+        steps = value.get("steps", [])
+        if not isinstance(steps, list):
+            raise BadRecipe(f"\"steps\" is {_short(steps)}; it takes a list of steps.")
+        if len(steps) > MAX_STEPS:
+            raise BadRecipe(f"The recipe has {len(steps)} steps; at most {MAX_STEPS} are accepted.")
+        return Recipe(tuple(step_from_json(step, i) for i, step in enumerate(steps, 1)), value.get("seed", 0))
+
+    @staticmethod
+    def parse(text: str | bytes) -> Recipe:
+        """A recipe from JSON text; every fault is one sentence."""
+        if len(text) > MAX_JSON_BYTES:
+            raise BadRecipe(f"The recipe is {len(text):,} bytes long; at most {MAX_JSON_BYTES:,} are accepted.")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise BadRecipe(f"The recipe is not JSON{where}; it takes the form {{\"seed\": 0, \"steps\": […]}}.") from None
+        return Recipe.from_json(value)
+
+
+def check_order(steps: tuple[Step, ...]) -> None:
+    """Refuse orders that would undo an earlier step, naming the order that works."""
+    grid = None
+    for step in steps:
+        if not isinstance(step, Step):
+            raise BadRecipe(f"A recipe takes steps, not {_short(step)}.")
+        if step.kind == STRUCTURE and grid:
+            raise BadRecipe(
+                f"{step.name} cannot follow {grid.name}, because it changes the shapes that the grid was fitted to; "
+                f"put {step.name} before {grid.name}."
+            )
+        if step.kind == GRID:
+            grid = step
+
+
+def digest(text: str | bytes, length: int = 16) -> str:
+    """The project's one short hash: hexadecimal BLAKE2b."""
+    data = text.encode() if isinstance(text, str) else text
+    return hashlib.blake2b(data, digest_size=length // 2).hexdigest()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,207 @@
+"""The state of a compressed model: what each weight is, and what it is worth when measured.
+
+A weight has exactly one state: a latent tensor, optionally a mask, optionally a grid. The mask applies last, and every
+grid contains exact 0, so zeros survive rounding. `Compressed` keeps the module's plain parameters equal to the states'
+values at all times: whoever measures sees plain weights. Methods change states by `Compressed.set`; only training
+(`trainable`) puts parametrizations on the module, and takes them off again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from core.architecture import Architecture
+from core.errors import BadField
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform grid: value = (codes − zero_point) · scale.
+
+    codes int16, shape of the weight, within ±2^(bits−1); scale float32 and zero_point int16, of one shape that
+    broadcasts against the weight: (1, 1, 1, 1) for a tensor or model scale, (C, 1, 1, 1) for one a channel.
+    A symmetric grid has zero_point 0 and 2^bits − 1 levels.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bits: int
+    symmetric: bool
+
+    @property
+    def low(self) -> int:
+        return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)
+
+    @property
+    def high(self) -> int:
+        return 2 ** (self.bits - 1) - 1
+
+    def value(self) -> Tensor:
+        if not self.zero_point.any():
+            return self.codes * self.scale
+        return (self.codes - self.zero_point) * self.scale
+
+    def round(self, latent: Tensor) -> Grid:
+        """The same frozen scales with the codes that are nearest to `latent`."""
+        codes = torch.round(latent / self.scale).add_(self.zero_point).clamp_(self.low, self.high).to(torch.int16)
+        return replace(self, codes=codes)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight's state. `mask` is bool, True where the weight is kept."""
+
+    latent: Tensor
+    mask: Tensor | None = None
+    grid: Grid | None = None
+
+    def value(self) -> Tensor:
+        """The plain float32 weight that is measured and stored."""
+        value = self.grid.value() if self.grid is not None else self.latent
+        return value if self.mask is None else value * self.mask
+
+    def pruned(self, keep: Tensor) -> Weight:
+        """Narrow the mask to `keep` (bool); the grid stays, and its codes there become the zero point."""
+        return replace(self, mask=keep if self.mask is None else self.mask & keep)
+
+    def baked(self) -> Weight:
+        """The value as a plain latent tensor; the mask stays."""
+        return Weight(self.value(), self.mask)
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """An unsigned uniform grid on one tensor of the graph: value = (code − zero_point) · scale, code in 0 … 2^bits − 1."""
+
+    scale: float
+    zero_point: int
+    bits: int
+
+
+@dataclass
+class Compressed:
+    """A model on its way through a recipe.
+
+    `weights` maps parameter names (`layer1.0.conv1.weight`) of convolutions, linear layers and attention to their
+    states; `activations` maps the graph's tensor names to grids (see `core.activations`); `notes` are sentences for
+    the person, about what a step could not do.
+    """
+
+    module: nn.Module
+    architecture: Architecture
+    weights: dict[str, Weight]
+    activations: dict[str, ActivationGrid] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(module: nn.Module, architecture: Architecture) -> Compressed:
+        """A fresh state around a copy of `module`, which stays untouched."""
+        module = copy.deepcopy(module).eval()
+        return Compressed(module, architecture, {name: Weight(parameter.detach()) for name, parameter in weights_of(module)})
+
+    def set(self, name: str, weight: Weight) -> None:
+        """Give a weight its new state, and the module the value of it."""
+        self.weights[name] = weight
+        with torch.no_grad():
+            self.module.get_parameter(name).copy_(weight.value())
+
+    def chosen(self, layers: str) -> list[str]:
+        """The names of the weights that a step's `layers` field means; raises `BadField` when that is none.
+
+        "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names.
+        """
+        names = list(self.weights)
+        if layers == "all":
+            return names
+        if layers == "inner":
+            return names[1:-1]
+        patterns = [pattern.strip() for pattern in layers.split(",") if pattern.strip()]
+        layer = {name: name.rpartition(".")[0] for name in names}
+        found = [name for name in names if any(fnmatch.fnmatchcase(layer[name], p) or fnmatch.fnmatchcase(name, p) for p in patterns)]
+        if not found:
+            raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {layer[names[0]]!r} or {layer[names[-1]]!r}")
+        return found
+
+    def rebuild(self) -> None:
+        """After a structural change of the module: take new latents, and find the masks again where the weight is 0."""
+        masked = {name for name, weight in self.weights.items() if weight.mask is not None}
+        self.weights = {
+            name: Weight(parameter.detach(), (parameter.detach() != 0) if name in masked else None) for name, parameter in weights_of(self.module)
+        }
+        self.architecture = self.architecture.of(self.module)
+
+
+def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """(name, parameter) of every matrix or kernel: convolutions, linear layers, attention; in the module's own order."""
+    for path, layer in module.named_modules():
+        kinds = ("weight",) if isinstance(layer, (nn.Conv2d, nn.Linear)) else ("in_proj_weight",) if isinstance(layer, nn.MultiheadAttention) else ()
+        for kind in kinds:
+            parameter = getattr(layer, kind, None)
+            if parameter is not None:
+                yield (f"{path}.{kind}" if path else kind), parameter
+
+
+class _Straight(nn.Module):
+    """A parametrization that rounds and masks going forward, and passes the gradient straight through the rounding."""
+
+    def __init__(self, weight: Weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, latent: Tensor) -> Tensor:
+        value = latent
+        if self.weight.grid is not None:
+            value = _round_straight(latent, self.weight.grid)
+        return value if self.weight.mask is None else value * self.weight.mask
+
+
+def _round_straight(latent: Tensor, grid: Grid) -> Tensor:
+    """Nearest grid value; the gradient is 1 inside the grid's range and 0 outside (arXiv:1308.3432)."""
+    zero = grid.zero_point
+    low, high = (grid.low - zero) * grid.scale, (grid.high - zero) * grid.scale
+    inside = latent.clamp(low, high)
+    with torch.no_grad():
+        offset = (torch.round(inside / grid.scale)) * grid.scale - inside
+    return inside + offset
+
+
+@contextlib.contextmanager
+def trainable(subject: Compressed) -> Iterator[nn.Module]:
+    """The module ready for training: masks hold, grids round with straight-through gradients.
+
+    On leaving, the trained latents become the states' latents, the codes are rounded anew on the frozen scales, and
+    the module is plain again.
+    """
+    module = subject.module
+    held = {name: weight for name, weight in subject.weights.items() if weight.mask is not None or weight.grid is not None}
+    for name, weight in held.items():
+        layer, _, kind = name.rpartition(".")
+        owner = module.get_submodule(layer)
+        with torch.no_grad():
+            getattr(owner, kind).copy_(weight.latent)
+        parametrize.register_parametrization(owner, kind, _Straight(weight), unsafe=True)
+    try:
+        yield module
+    finally:
+        latents = {}
+        for name in held:
+            layer, _, kind = name.rpartition(".")
+            owner = module.get_submodule(layer)
+            latents[name] = owner.parametrizations[kind].original.detach()
+            parametrize.remove_parametrizations(owner, kind, leave_parametrized=False)
+        for name, parameter in weights_of(module):
+            weight = held.get(name)
+            if weight is None:
+                subject.weights[name] = Weight(parameter.detach())
+            else:
+                latent = latents[name].clone()
+                subject.set(name, Weight(latent, weight.mask, None if weight.grid is None else weight.grid.round(latent)))

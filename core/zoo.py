@@ -1,0 +1,144 @@
+"""The models: torchvision's classifiers, built for a dataset, and their checkpoints with cards.
+
+The list of names, sizes and smallest inputs is read from the generated assets/models.json, so that listing models
+imports no torch; `build` and `Checkpoint.load` do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import BadField, NotHere, UnknownName
+from core.home import ASSETS, home
+from core.recipe import digest
+
+MODELS_FILE = ASSETS / "models.json"
+STEM = "plain torchvision stem at 32×32"
+LARGEST_INPUT = 512
+
+
+@functools.cache
+def models() -> dict[str, dict]:
+    """name → `family`, `parameters`, `macs`, `smallest_input`, `weights` (of ImageNet), for all 80 classifiers."""
+    return {entry["name"]: entry for entry in json.loads(MODELS_FILE.read_text())["models"]}
+
+
+def check_model(name: object) -> dict:
+    """The facts about a model; raises `UnknownName`."""
+    if not isinstance(name, str) or name not in models():
+        raise UnknownName("model", name, list(models()))
+    return models()[name]
+
+
+def input_size(model: str, wanted: int) -> int:
+    """`wanted`, or the model's smallest input where that is larger; raises `BadField` beyond 512."""
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 8 <= wanted <= LARGEST_INPUT:
+        raise BadField("input_size", wanted, f"a whole number from 8 to {LARGEST_INPUT}")
+    return max(wanted, check_model(model)["smallest_input"])
+
+
+def build(model: str, classes: int, size: int, imagenet: bool = False):
+    """A torchvision classifier in eval mode with a head of `classes`, for pictures of `size` × `size`.
+
+    With `imagenet`, torchvision's default weights except the head; raises `NotHere` when they can be neither found nor fetched.
+    """
+    import torch
+    import torchvision
+
+    options: dict = {"num_classes": classes}
+    if model.startswith("vit_") or model == "maxvit_t":
+        options |= {"image_size": size} if model.startswith("vit_") else {"input_size": (size, size)}
+    if model in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    module = torchvision.models.get_model(model, **options)
+    if imagenet:
+        _load_imagenet(module, model)
+    return module.eval().to(memory_format=torch.channels_last)
+
+
+def _load_imagenet(module, model: str) -> None:
+    import urllib.error
+
+    import torchvision
+
+    try:
+        stored = torchvision.models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError) as error:
+        raise NotHere(
+            f"ImageNet weights of {model}", f"torchvision could not fetch them ({error})",
+            "Train from scratch with --weights none, or run once while online.",
+        ) from None  # fmt: skip
+    own = module.state_dict()
+    module.load_state_dict({name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}, strict=False)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Trained weights of one model on one family of datasets. `card` says how they came to be."""
+
+    model: str
+    family: str
+    path: Path
+    card: dict
+
+    @property
+    def input_size(self) -> int:
+        return self.card["input_size"]
+
+    @property
+    def classes(self) -> int:
+        return self.card["classes"]
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits over the file's bytes."""
+        return _hash_file(self.path, self.path.stat().st_mtime_ns)
+
+    def load(self):
+        """The model with these weights, float32, eval mode, channels_last. Stored as float16, widened here."""
+        from safetensors.torch import load_file
+
+        module = build(self.model, self.classes, self.input_size)
+        stored = load_file(self.path)
+        module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
+        return module
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_file(path: Path, _modified: int) -> str:
+    return digest(path.read_bytes())
+
+
+def folders() -> list[Path]:
+    """Where checkpoints are looked for: the person's own first, then those that are shipped."""
+    return [home() / "checkpoints", ASSETS / "checkpoints"]
+
+
+def checkpoints() -> list[Checkpoint]:
+    """Every checkpoint on this machine; a person's own hides a shipped one of the same pair."""
+    found: dict[tuple[str, str], Checkpoint] = {}
+    for folder in folders():
+        for card in sorted(folder.glob("*/*.json")):
+            pair = (card.stem, card.parent.name)
+            weights = card.with_suffix(".safetensors")
+            if pair not in found and weights.exists():
+                found[pair] = Checkpoint(*pair, weights, json.loads(card.read_text()))
+    return list(found.values())
+
+
+def checkpoint(model: str, dataset: str) -> Checkpoint:
+    """The checkpoint of a model on a dataset's family; raises `NotHere` with the command that trains one."""
+    from core.datasets import DATASETS
+
+    check_model(model)
+    family = DATASETS.get(dataset).family
+    for found in checkpoints():
+        if (found.model, found.family) == (model, family):
+            return found
+    raise NotHere(
+        f"A checkpoint of {model} on {dataset}", "none was shipped or trained here yet",
+        f"Train one with `python -m core train --model {model} --dataset {dataset}`.",
+    )  # fmt: skip
