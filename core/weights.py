@@ -67,7 +67,7 @@ class Weight:
     def value(self) -> Tensor:
         """The plain float32 weight that is measured and stored."""
         value = self.grid.value() if self.grid is not None else self.latent
-        return value if self.mask is None else value * self.mask
+        return value if self.mask is None else torch.where(self.mask, value, 0.0)  # where, not ×: no negative zeros
 
     def pruned(self, keep: Tensor) -> Weight:
         """Narrow the mask to `keep` (bool); the grid stays, and its codes there become the zero point."""

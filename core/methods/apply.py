@@ -12,6 +12,10 @@ from core.recipe import Step
 if TYPE_CHECKING:
     from core.datasets import Dataset
     from core.weights import Compressed
+    from core.zoo import Checkpoint
+
+TRAINING_BATCH = 64  # small enough that a waiting preview gets its turn soon
+CALIBRATION_BATCH = 250
 
 
 @dataclass
@@ -23,20 +27,45 @@ class Context:
     many pictures a step reads while a preview is made.
     """
 
+    checkpoint: Checkpoint
     dataset: Dataset
-    input_size: int
     seed: int = 0
     images_at_most: int | None = None
     turn: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     report: Callable[[dict], None] = field(default=lambda event: None)
 
-    def images(self, wanted: int) -> int:
-        return wanted if self.images_at_most is None else min(wanted, self.images_at_most)
+    @property
+    def input_size(self) -> int:
+        return self.checkpoint.input_size
 
-    def calibration(self, wanted: int, batch_size: int = 250):
+    def calibration(self, wanted: int, batch_size: int = CALIBRATION_BATCH):
         """Batches of prepared pictures (B, 3, S, S) of the calibration split."""
-        for x, _labels in self.dataset.batches("calibration", self.input_size, batch_size, self.images(wanted)):
+        wanted = wanted if self.images_at_most is None else min(wanted, self.images_at_most)
+        for x, _labels in self.dataset.batches("calibration", self.input_size, batch_size, wanted):
             yield x
+
+    def teacher_answers(self, teacher: str, images: int):
+        """The teacher's logits (2, n, K) for the first n training pictures, as they are and mirrored; computed once and kept."""
+        from core import teachers, zoo
+
+        checkpoint = self.checkpoint if teacher == "self" else zoo.checkpoint(teacher, self.dataset.source.name)
+        return teachers.answers(checkpoint, self.dataset, images, self.turn, self.report)
+
+    def train(self, subject: Compressed, step, objective) -> None:
+        """Train `subject` by the one loop: masks hold, grids round, whatever the earlier steps made of it."""
+        from core import training
+        from core.weights import trainable
+
+        plan = training.Plan(
+            epochs=step.epochs, learning_rate=step.learning_rate, images=step.images, batch_size=TRAINING_BATCH,
+            warm_up=0.1, flip=self.dataset.source.flip, seed=self.seed,
+        )  # fmt: skip
+        with trainable(subject) as module:
+            training.fit(
+                module, self.dataset, self.input_size, plan, objective, turn=self.turn,
+                report=lambda event: self.report({"curve": event, "fraction": event["fraction"]}),
+                watch=min(500, len(self.dataset.split("validation"))),
+            )  # fmt: skip
 
 
 Apply = Callable[[Step, "Compressed", Context], None]

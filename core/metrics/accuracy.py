@@ -23,11 +23,14 @@ class Predictions:
 
     predicted: np.ndarray  # (n,) uint16, the most probable label
     labels: np.ndarray  # (n,) int64, the true label
-    top5: int  # pictures whose true label is among the five most probable
+    in_top5: np.ndarray  # (n,) bool, the true label is among the five most probable
 
     @property
     def right(self) -> np.ndarray:
         return self.predicted == self.labels  # (n,) bool
+
+    def first(self, count: int) -> Predictions:
+        return Predictions(self.predicted[:count], self.labels[:count], self.in_top5[:count])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,7 +57,7 @@ def evaluate(
     import torch
 
     count = len(dataset.split(split)) if images is None else min(images, len(dataset.split(split)))
-    predicted, truth, top5, seen = [], [], 0, 0
+    predicted, truth, in_top5, seen = [], [], [], 0
     started = time.monotonic()
     with torch.inference_mode():
         for x, labels in dataset.batches(split, input_size, batch_size, count):
@@ -63,12 +66,12 @@ def evaluate(
                 best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             predicted.append(best[:, 0].numpy().astype(np.uint16))
             truth.append(labels.numpy())
-            top5 += int((best == labels[:, None]).any(1).sum())
+            in_top5.append((best == labels[:, None]).any(1).numpy())
             seen += len(labels)
             report(seen / count)
             if seconds is not None and seen >= at_least and time.monotonic() - started >= seconds:
                 break
-    return Predictions(np.concatenate(predicted), np.concatenate(truth), top5)
+    return Predictions(np.concatenate(predicted), np.concatenate(truth), np.concatenate(in_top5))
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -101,5 +104,5 @@ def summary(predictions: Predictions) -> dict[str, float | int]:
     low, high = wilson(right, len(predictions))
     return {
         "top1": 100 * right / len(predictions), "top1_low": low, "top1_high": high,
-        "top5": 100 * predictions.top5 / len(predictions), "images": len(predictions),
+        "top5": 100 * float(predictions.in_top5.mean()), "images": len(predictions),
     }  # fmt: skip

@@ -1,0 +1,303 @@
+"""run(): baseline → steps → metrics. Reads top to bottom; every figure that Paretoscope shows comes through here.
+
+Called by workers, the command line and notebooks. Imports torch inside functions, so that `Work` is light to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import functools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core import kept
+from core.datasets import load
+from core.machine import machine
+from core.recipe import TRAIN, digest
+from core.work import Work
+
+if TYPE_CHECKING:
+    from core.metrics.accuracy import Predictions
+    from core.weights import Compressed
+
+PREVIEW_CALIBRATION = 100  # pictures a step may read while a preview is made
+SMALLEST_BATCH, LARGEST_BATCH = 64, 250
+BATCH_MACS = 3_000_000_000  # about 0.1 s of one thread: how long a waiting preview may have to wait
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the engine meets the machine it works on: turns, progress, and the book of measured latencies."""
+
+    turn: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    exclusive: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    report: Callable[[dict], None] = lambda event: None
+    book: object | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run measured. `predicted` holds the labels as little-endian uint16, in the split's order."""
+
+    work: Work
+    identity: str
+    baseline: dict
+    metrics: dict
+    difference: dict
+    seconds: dict
+    predicted: bytes = field(repr=False, default=b"")
+
+    def to_json(self) -> dict:
+        return {
+            "model": self.work.model, "dataset": self.work.dataset, "recipe": self.work.recipe.to_json(), "key": self.work.recipe.key(),
+            "identity": self.identity, "split": self.work.split, "machine": machine(), "baseline": self.baseline, "metrics": self.metrics,
+            "difference": self.difference, "seconds": self.seconds, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+
+def run(
+    work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact: Path | None = None, book=None
+) -> Result:
+    """Apply the recipe to the checkpoint and measure what came out, as the baseline was measured.
+
+    `turn` is entered around every piece of computing, `exclusive` around latency measurements; either may wait or raise
+    `Cancelled`. `report` receives progress. The packed model is written to `artifact` when that is given.
+    """
+    hooks = Hooks(turn, exclusive, report, book)
+    started = time.monotonic()
+    dataset = load(work.dataset)
+    base, base_predictions, base_metrics = measured_baseline(work, hooks)
+
+    compress_started = time.monotonic()
+    subject = compress(work, hooks)
+    sizes = _sizes(subject, work, artifact)
+    evaluate_started = time.monotonic()
+    predictions = _predict(subject, dataset, work, hooks)
+    evaluated = time.monotonic()
+
+    metrics = _metrics(subject, predictions, sizes)
+    hooks.report({"stage": "latency" if work.latency else "done", "fraction": 0.9, "metrics": metrics})
+    if work.latency:
+        _add_latencies(metrics, subject, base, hooks)
+        _add_latencies(base_metrics, base, base, hooks)
+    return Result(
+        work=work, identity=work.identity(), baseline=base_metrics, metrics=metrics, difference=_difference(predictions, base_predictions),
+        seconds={"compress": evaluate_started - compress_started, "evaluate": evaluated - evaluate_started, "total": time.monotonic() - started},
+        predicted=predictions.predicted.astype("<u2").tobytes(),
+    )  # fmt: skip
+
+
+def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
+    """The metrics so far: as many pictures as fit in `seconds`, training steps skipped, sizes estimated.
+
+    `before_recovery` says that a training step was skipped whose result is not kept from before.
+    """
+    from core import artifact, methods
+    from core.metrics import accuracy, cost, size
+
+    hooks = Hooks(turn)
+    started = time.monotonic()
+    dataset = load(work.dataset)
+    subject, first = _start(work)
+    skipped = False
+    for number in range(first, len(work.recipe.steps)):
+        step = work.recipe.steps[number]
+        if step.kind == TRAIN:
+            skipped = True
+        else:
+            _apply(work, number, subject, dataset, hooks, PREVIEW_CALIBRATION)
+    compressed = time.monotonic()
+    module = _measurable(subject)
+    predictions = accuracy.evaluate(
+        module, dataset, subject.architecture.input_size, work.split, work.images, batch_size=SMALLEST_BATCH, seconds=seconds, turn=turn
+    )
+    evaluated = time.monotonic()
+    base = _baseline_predictions(work, len(predictions), hooks)
+    metrics = accuracy.summary(predictions) | {
+        "parameters": cost.parameters(subject.module), "nonzero": cost.nonzero(subject.module),
+        "macs": cost.macs(subject.module, subject.architecture.input_size), "paper_bytes": size.paper_bytes(subject),
+        "artifact_bytes": artifact.packed_size(subject), "deployed_bytes": None, "latencies": [], "notes": subject.notes,
+        "provenance": _provenance(subject) | {"artifact_bytes": "estimated"},
+    }  # fmt: skip
+    return {
+        "metrics": metrics, "difference": _difference(predictions, base), "before_recovery": skipped, "images": len(predictions),
+        "seconds": {"compress": compressed - started, "evaluate": evaluated - compressed, "total": time.monotonic() - started},
+    }  # fmt: skip
+
+
+def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
+    """The model after every step of the recipe, from the longest prefix that was kept."""
+    from core import prefixes
+
+    dataset = load(work.dataset)
+    subject, first = _start(work)
+    steps = work.recipe.steps
+    for number in range(first, len(steps)):
+        hooks.report({"stage": "train" if steps[number].kind == TRAIN else "compress", "fraction": 0.5 * number / len(steps)})
+        _apply(work, number, subject, dataset, hooks)
+        if steps[number].kind == TRAIN:
+            prefixes.keep(work.prefix_key(number + 1), subject)
+    return subject
+
+
+def measured_baseline(work: Work, hooks: Hooks = Hooks()) -> tuple[Compressed, Predictions, dict]:
+    """The uncompressed checkpoint, its predictions on the work's pictures, and its metrics without latencies."""
+    base = loaded(work.model, work.dataset, work.checkpoint.hash)
+    predictions = _baseline_predictions(work, work.images, hooks)
+    return base, predictions, _metrics(base, predictions, _baseline_sizes(work.model, work.dataset, work.checkpoint.hash))
+
+
+@functools.lru_cache(maxsize=3)
+def loaded(model: str, dataset: str, _checkpoint_hash: str) -> Compressed:
+    """The checkpoint as a fresh state. Shared within a process: copy before you change it."""
+    from core import zoo
+    from core.architecture import Architecture
+    from core.weights import Compressed
+
+    checkpoint = zoo.checkpoint(model, dataset)
+    return Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
+
+
+def _start(work: Work) -> tuple[Compressed, int]:
+    """A state to change, and the number of the first step that it has not been through."""
+    from core import prefixes
+    from core.weights import Compressed
+
+    steps = work.recipe.steps
+    for length in range(len(steps), 0, -1):
+        if steps[length - 1].kind == TRAIN:
+            subject = prefixes.recall(work.prefix_key(length))
+            if subject is not None:
+                return subject, length
+    base = loaded(work.model, work.dataset, work.checkpoint.hash)
+    return Compressed.of(base.module, base.architecture), 0
+
+
+def _apply(work: Work, number: int, subject: Compressed, dataset, hooks: Hooks, images_at_most: int | None = None) -> None:
+    """One step, seeded by the key of the steps before it."""
+    import core.methods  # noqa: F401
+    from core.methods.apply import Context, apply
+
+    seed = int(digest(f"{work.recipe.prefix(number).key()} {work.recipe.seed}"), 16) % 2**31
+    apply(work.recipe.steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, hooks.report))
+
+
+def _measurable(subject: Compressed):
+    """The module to run: plain weights, and rounded activations where the recipe has grids for them."""
+    if not subject.activations:
+        return subject.module
+    from core.activations import simulated
+
+    return simulated(subject.module, subject.activations)
+
+
+def _predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictions:
+    from core.metrics.accuracy import evaluate, summary
+
+    def progress(fraction: float) -> None:
+        hooks.report({"stage": "evaluate", "fraction": 0.5 + 0.4 * fraction})
+
+    return evaluate(
+        _measurable(subject), dataset, subject.architecture.input_size, work.split, work.images,
+        batch_size=_batch_size(subject), turn=hooks.turn, report=progress,
+    )  # fmt: skip
+
+
+def _batch_size(subject: Compressed) -> int:
+    from core.metrics import cost
+
+    fitting = BATCH_MACS // max(1, cost.macs(subject.module, subject.architecture.input_size))
+    return int(min(LARGEST_BATCH, max(SMALLEST_BATCH, fitting)))
+
+
+def _baseline_predictions(work: Work, count: int | None, hooks: Hooks) -> Predictions:
+    """The baseline's answers to the first `count` pictures, from memory, from disk, or by running it."""
+    from core.metrics.accuracy import Predictions
+
+    dataset = load(work.dataset)
+    labels = dataset.split(work.split).labels
+    count = len(labels) if count is None else min(count, len(labels))
+    key = f"{Work(work.model, work.dataset, split=work.split).identity()}.json"
+    known = _known_predictions(key, labels)
+    if known is None or len(known) < count:
+        base = loaded(work.model, work.dataset, work.checkpoint.hash)
+        known = _predict(base, dataset, Work(work.model, work.dataset, split=work.split, images=count), hooks)
+        stored = {"predicted": base64.b64encode(known.predicted.astype("<u2").tobytes()).decode(), "in_top5": base64.b64encode(np.packbits(known.in_top5)).decode()}
+        kept.put("baselines", key, json.dumps(stored).encode())
+        _remember(key, known)
+    return known.first(count) if isinstance(known, Predictions) else known
+
+
+_PREDICTIONS: dict[str, Predictions] = {}
+
+
+def _remember(key: str, predictions: Predictions) -> None:
+    _PREDICTIONS[key] = predictions
+
+
+def _known_predictions(key: str, labels: np.ndarray) -> Predictions | None:
+    from core.metrics.accuracy import Predictions
+
+    if key not in _PREDICTIONS:
+        path = kept.get("baselines", key)
+        if path is None:
+            return None
+        stored = json.loads(path.read_text())
+        predicted = np.frombuffer(base64.b64decode(stored["predicted"]), "<u2")
+        in_top5 = np.unpackbits(np.frombuffer(base64.b64decode(stored["in_top5"]), np.uint8), count=len(predicted)).astype(bool)
+        _PREDICTIONS[key] = Predictions(predicted, labels[: len(predicted)], in_top5)
+    return _PREDICTIONS[key]
+
+
+def _sizes(subject: Compressed, work: Work, path: Path | None) -> dict:
+    from core import artifact
+    from core.metrics import size
+
+    packed = artifact.write(subject, path, work.recipe)
+    return {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed, "deployed_bytes": None}
+
+
+@functools.lru_cache(maxsize=8)
+def _baseline_sizes(model: str, dataset: str, checkpoint_hash: str) -> dict:
+    return _sizes(loaded(model, dataset, checkpoint_hash), Work(model, dataset), None)
+
+
+def _metrics(subject: Compressed, predictions: Predictions, sizes: dict) -> dict:
+    from core.metrics import accuracy, cost
+
+    return accuracy.summary(predictions) | {
+        "parameters": cost.parameters(subject.module), "nonzero": cost.nonzero(subject.module),
+        "macs": cost.macs(subject.module, subject.architecture.input_size), **sizes,
+        "provenance": _provenance(subject), "latencies": [], "notes": list(subject.notes),
+    }  # fmt: skip
+
+
+def _provenance(subject: Compressed) -> dict[str, str]:
+    """Accuracy on grids that no common kernel runs is simulated; everything else here is counted or measured."""
+    bits = {weight.grid.bits for weight in subject.weights.values() if weight.grid is not None}
+    runs_as_int8 = bits == {8} and bool(subject.activations) and all(grid.bits == 8 for grid in subject.activations.values())
+    simulated = bool(subject.activations) and not runs_as_int8 or bool(bits - {8, 16})
+    return {
+        "top1": "simulated" if simulated else "measured", "top5": "simulated" if simulated else "measured", "parameters": "measured",
+        "nonzero": "measured", "macs": "measured", "paper_bytes": "measured", "artifact_bytes": "measured", "deployed_bytes": "measured", "latencies": "measured",
+    }  # fmt: skip
+
+
+def _add_latencies(metrics: dict, subject: Compressed, base: Compressed, hooks: Hooks) -> None:
+    from core.metrics.latency import latencies
+
+    metrics["latencies"], metrics["deployed_bytes"] = latencies(subject, base, hooks.book, hooks.exclusive)
+
+
+def _difference(predictions: Predictions, base: Predictions) -> dict:
+    from core.metrics.accuracy import paired_difference
+
+    return paired_difference(predictions.right, base.right[: len(predictions)])

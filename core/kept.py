@@ -1,0 +1,51 @@
+"""Files that may be kept and may be dropped: folders below PARETOSCOPE_HOME with a byte limit, least recently used first.
+
+Keeps what training produced (prefixes), teachers' answers, baselines and packed files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from core.home import folder, write_whole
+
+LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30}
+
+
+def path_of(shelf: str, name: str) -> Path:
+    return folder("kept", shelf) / name
+
+
+def get(shelf: str, name: str) -> Path | None:
+    """The kept file, marked as used now; None when it is not there (any more)."""
+    path = path_of(shelf, name)
+    try:
+        os.utime(path)
+    except OSError:
+        return None
+    return path
+
+
+def put(shelf: str, name: str, data: bytes) -> Path:
+    """Keep `data` under a name, then drop the least recently used files beyond the shelf's limit."""
+    path = path_of(shelf, name)
+    write_whole(path, data)
+    _trim(path.parent, LIMIT_BYTES[shelf], spare=path)
+    return path
+
+
+def _trim(shelf: Path, limit: int, spare: Path) -> None:
+    files = []
+    for path in shelf.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process trims too
+            facts = path.stat()
+            files.append((facts.st_mtime_ns, facts.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            return
+        if path != spare:
+            path.unlink(missing_ok=True)
+            total -= size

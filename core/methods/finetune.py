@@ -1,0 +1,34 @@
+"""Fine-tuning: trains what the recipe has made, with masks held and grids rounded on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from core.methods.apply import applies
+from core.recipe import TRAIN, Step, param, register
+
+
+@register
+@dataclass(frozen=True)
+class Finetune(Step):
+    """Minimises the cross-entropy to the true labels on training pictures.
+
+    Pruned weights stay zero. Weights on a grid are trained through the rounding with straight-through gradients
+    (quantization-aware training, arXiv:1308.3432), on the scales of the step that made the grid.
+    """
+
+    name: ClassVar[str] = "finetune"
+    title: ClassVar[str] = "Fine-tune"
+    kind: ClassVar[str] = TRAIN
+
+    epochs: int = param(1, 1, 50, 1, help="Passes over the training pictures.")
+    learning_rate: float = param(0.01, 0.0001, 0.2, 0.0001, help="Peak of the one-cycle learning rate.")
+    images: int = param(4000, 100, 60000, 100, unit="pictures", help="Training pictures used, at most what the dataset has.")
+
+
+@applies(Finetune)
+def apply(step: Finetune, subject, context) -> None:
+    from core.training import cross_entropy
+
+    context.train(subject, step, cross_entropy())

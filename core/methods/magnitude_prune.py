@@ -1,0 +1,69 @@
+"""Magnitude pruning: the weights nearest to zero become zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from core.methods.apply import applies
+from core.recipe import PRUNE, Step, layers_param, param, register
+
+
+@register
+@dataclass(frozen=True)
+class MagnitudePrune(Step):
+    """Sets the smallest |w| to zero: of all chosen weights together (global), or of each layer alone.
+
+    With n chosen weights, round(sparsity · n) become zero; with a threshold, all |w| < threshold. Weights that an
+    earlier step pruned count among the smallest. Shapes do not change. Han et al. 2015, arXiv:1506.02626.
+    """
+
+    name: ClassVar[str] = "magnitude_prune"
+    title: ClassVar[str] = "Prune weights"
+    kind: ClassVar[str] = PRUNE
+
+    sparsity: float = param(0.8, 0.0, 0.99, 0.01, help="Share of the weights set to zero, smallest first.")
+    threshold: float | None = param(
+        None, 0.0, 10.0, 0.001, optional=True, help="Set to zero every weight whose absolute value is below this, instead of a share."
+    )
+    scope: str = param("global", choices=("global", "layer"), help="Compare weights over the whole model, or within each layer.")
+    layers: str = layers_param()
+
+
+@applies(MagnitudePrune)
+def apply(step: MagnitudePrune, subject, context) -> None:
+    names = subject.chosen(step.layers)
+    sizes = {name: subject.weights[name].value().abs() for name in names}
+    if step.threshold is not None:
+        kept = {name: size >= step.threshold for name, size in sizes.items()}
+    elif step.scope == "layer":
+        kept = {name: keep_largest([size], step.sparsity)[0] for name, size in sizes.items()}
+    else:
+        kept = dict(zip(names, keep_largest(list(sizes.values()), step.sparsity)))
+    for name in names:
+        subject.set(name, subject.weights[name].pruned(kept[name]))
+
+
+def keep_largest(scores: list, sparsity: float) -> list:
+    """Masks (bool, shapes of `scores`) that drop exactly round(sparsity · n) of the n scores, the smallest.
+
+    Among equal scores the earlier ones are dropped first, so the result is the same on every machine.
+    """
+    import torch
+
+    flat = torch.cat([score.reshape(-1) for score in scores]).numpy()  # (n,)
+    drop = round(sparsity * flat.size)
+    if drop == 0:
+        return [torch.ones_like(score, dtype=torch.bool) for score in scores]
+    limit = np.partition(flat, drop - 1)[drop - 1]
+    keep = flat > limit
+    surplus = flat.size - drop - int(keep.sum())  # scores equal to the limit that stay
+    if surplus:
+        keep[np.flatnonzero(flat == limit)[-surplus:]] = True
+    masks, start = [], 0
+    for score in scores:
+        masks.append(torch.from_numpy(keep[start : start + score.numel()]).view(score.shape))
+        start += score.numel()
+    return masks

@@ -1,0 +1,62 @@
+"""Keeps what a recipe's first steps have made, so that later steps can change without training again.
+
+A kept prefix holds every state of a `Compressed`, not only its values: architecture as JSON, tensors as safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from core import kept
+from core.architecture import Architecture
+from core.weights import ActivationGrid, Compressed, Grid, Weight
+
+
+def keep(key: str, subject: Compressed) -> None:
+    tensors = {f"module/{name}": tensor for name, tensor in subject.module.state_dict().items()}
+    grids = {}
+    for name, weight in subject.weights.items():
+        tensors[f"latent/{name}"] = weight.latent
+        if weight.mask is not None:
+            tensors[f"mask/{name}"] = weight.mask
+        if weight.grid is not None:
+            tensors |= {f"codes/{name}": weight.grid.codes, f"scale/{name}": weight.grid.scale, f"zero/{name}": weight.grid.zero_point}
+            grids[name] = {"bits": weight.grid.bits, "symmetric": weight.grid.symmetric}
+    facts = {
+        "architecture": subject.architecture.to_json(), "grids": grids, "notes": subject.notes,
+        "activations": {name: asdict(grid) for name, grid in subject.activations.items()},
+    }  # fmt: skip
+    # cloned: safetensors refuses tensors that share memory, as a weight and its latent may
+    kept.put("prefixes", f"{key}.safetensors", save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, {"facts": json.dumps(facts)}))
+
+
+def recall(key: str) -> Compressed | None:
+    """The state that `keep` was given under this key, or None."""
+    path = kept.get("prefixes", f"{key}.safetensors")
+    if path is None:
+        return None
+    with safe_open(path, "pt") as stored:
+        facts = json.loads(stored.metadata()["facts"])
+        tensors: dict[str, dict[str, torch.Tensor]] = {}
+        for full in stored.keys():
+            kind, _, name = full.partition("/")
+            tensors.setdefault(kind, {})[name] = stored.get_tensor(full)
+    architecture = Architecture.from_json(facts["architecture"])
+    module = architecture.build()
+    module.load_state_dict(tensors["module"])
+    weights = {}
+    for name, latent in tensors["latent"].items():
+        grid = None
+        if name in facts["grids"]:
+            grid = Grid(tensors["codes"][name], tensors["scale"][name], tensors["zero"][name], **facts["grids"][name])
+        weights[name] = Weight(latent, tensors.get("mask", {}).get(name), grid)
+    order = Compressed.of(module, architecture).weights
+    return Compressed(
+        module, architecture, {name: weights[name] for name in order},
+        {name: ActivationGrid(**grid) for name, grid in facts["activations"].items()}, list(facts["notes"]),
+    )  # fmt: skip

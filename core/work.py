@@ -1,0 +1,92 @@
+"""What is asked of the engine: a recipe on a model and a dataset, measured on a split. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import core.methods  # noqa: F401  (registers the steps)
+from core import ENGINE_VERSION, zoo
+from core.datasets import DATASETS, load
+from core.errors import BadField, BadRecipe
+from core.recipe import Recipe, digest
+
+MEASURED_SPLITS = ("validation", "test")
+THREADS = 1  # of every worker: gradients differ between one thread and two
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run, before it is done. `images` bounds the pictures it is measured on; None means the whole split.
+
+    Raises `UnknownName` or `BadField` when a name or figure cannot be.
+    """
+
+    model: str
+    dataset: str
+    recipe: Recipe = field(default_factory=Recipe)
+    split: str = "validation"
+    images: int | None = None
+    latency: bool = True
+
+    def __post_init__(self):
+        zoo.check_model(self.model)
+        DATASETS.get(self.dataset)
+        if not isinstance(self.recipe, Recipe):
+            raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
+        if self.split not in MEASURED_SPLITS:
+            raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
+        if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):
+            raise BadField("images", self.images, "a whole number from 1 to 10,000,000, or nothing for the whole split")
+
+    @functools.cached_property
+    def checkpoint(self) -> zoo.Checkpoint:
+        """What `check` found, once."""
+        return self.check()
+
+    def check(self) -> zoo.Checkpoint:
+        """The checkpoint to start from; raises `NotHere` when it, the dataset or a teacher is missing, before any long work."""
+        absent = DATASETS.get(self.dataset).missing()
+        if absent:
+            raise absent
+        for step in self.recipe.steps:
+            if getattr(step, "teacher", "self") != "self":
+                zoo.checkpoint(step.teacher, self.dataset)
+        return zoo.checkpoint(self.model, self.dataset)
+
+    @functools.cached_property
+    def _identity(self) -> str:
+        return digest(json.dumps([*self._ground(), self.recipe.canonical(), self._teachers(), self.split, self.images]))
+
+    def identity(self) -> str:
+        """16 hexadecimal digits over everything that decides the figures: same identity, same result on one machine."""
+        return self._identity
+
+    def prefix_key(self, length: int) -> str:
+        """What the first `length` steps make of the checkpoint, whatever it is measured on."""
+        part = Work(self.model, self.dataset, self.recipe.prefix(length))
+        return digest(json.dumps([*part._ground(), part.recipe.canonical(), part._teachers()]))
+
+    def baseline(self) -> Work:
+        return Work(self.model, self.dataset, Recipe(), self.split, self.images, self.latency)
+
+    def _ground(self) -> list:
+        checkpoint = self.checkpoint
+        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, "torch " + version("torch"), THREADS]
+
+    def _teachers(self) -> list[str]:
+        names = [getattr(step, "teacher", "self") for step in self.recipe.steps]
+        return [zoo.checkpoint(name, self.dataset).hash for name in names if name != "self"]
+
+    def to_json(self) -> dict:
+        return {
+            "model": self.model, "dataset": self.dataset, "recipe": self.recipe.to_json(),
+            "split": self.split, "images": self.images, "latency": self.latency,
+        }  # fmt: skip
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Work:
+        return Work(**(value | {"recipe": Recipe.from_json(value["recipe"])}))

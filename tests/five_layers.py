@@ -1,0 +1,39 @@
+"""A five-layer model in torchvision's own registry: small enough that every step can be tested on it in milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torchvision
+from torch import nn
+
+NAME = "five_layers"
+FACTS = {"name": NAME, "family": "test", "parameters": 2000, "macs": 300_000, "smallest_input": 16, "layers": 5, "batch_norm": True}
+
+
+class FiveLayers(nn.Module):
+    """conv → conv → depthwise conv → 1×1 conv → linear, each but the last with batch norm and ReLU."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__()
+        self.features = nn.Sequential(*_block(3, 8, 3, 2), *_block(8, 16, 3, 2), *_block(16, 16, 3, 2, groups=16), *_block(16, 32, 1, 1))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(32, num_classes)
+
+    def forward(self, x):
+        return self.fc(torch.flatten(self.pool(self.features(x)), 1))
+
+
+def _block(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def register() -> None:
+    """Make torchvision and the zoo know the model, once a process."""
+    from core import zoo
+
+    with contextlib.suppress(ValueError):
+        torchvision.models.register_model(NAME)(lambda num_classes=10, **_: FiveLayers(num_classes))
+    zoo.models().setdefault(NAME, FACTS)
