@@ -41,22 +41,31 @@ def input_size(model: str, wanted: int) -> int:
 
 
 def build(model: str, classes: int, size: int, imagenet: bool = False):
-    """A torchvision classifier in eval mode with a head of `classes`, for pictures of `size` × `size`.
+    """A freshly initialised torchvision classifier in eval mode, channels_last, for pictures of `size` × `size`.
 
     With `imagenet`, torchvision's default weights except the head; raises `NotHere` when they can be neither found nor fetched.
+    To load weights into a module, `core.architecture.Architecture.build` is quicker: it initialises nothing.
     """
     import torch
-    import torchvision
 
-    options: dict = {"num_classes": classes}
-    if model.startswith("vit_") or model == "maxvit_t":
-        options |= {"image_size": size} if model.startswith("vit_") else {"input_size": (size, size)}
-    if model in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": True}
-    module = torchvision.models.get_model(model, **options)
+    module = construct(model, classes, size)
     if imagenet:
         _load_imagenet(module, model)
     return module.eval().to(memory_format=torch.channels_last)
+
+
+def construct(model: str, classes: int, size: int):
+    """Torchvision's own module as its constructor leaves it, with a head of `classes` and no auxiliary heads."""
+    import torchvision
+
+    options: dict = {"num_classes": classes}
+    if model.startswith("vit_"):
+        options["image_size"] = size
+    if model == "maxvit_t":
+        options["input_size"] = (size, size)
+    if model in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    return torchvision.models.get_model(model, **options)
 
 
 def _load_imagenet(module, model: str) -> None:
@@ -101,7 +110,9 @@ class Checkpoint:
         """The model with these weights, float32, eval mode, channels_last. Stored as float16, widened here."""
         from safetensors.torch import load_file
 
-        module = build(self.model, self.classes, self.input_size)
+        from core.architecture import Architecture
+
+        module = Architecture.plain(self.model, self.classes, self.input_size).build()
         stored = load_file(self.path)
         module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
         return module
