@@ -52,8 +52,10 @@ class Grid:
 
     def round(self, latent: Tensor) -> Grid:
         """The same frozen scales with the codes that are nearest to `latent`."""
-        codes = torch.round(latent / self.scale).add_(self.zero_point).clamp_(self.low, self.high).to(torch.int16)
-        return replace(self, codes=codes)
+        codes = (latent * (1 / self.scale)).round_()
+        if not self.symmetric:
+            codes += self.zero_point
+        return replace(self, codes=codes.clamp_(self.low, self.high).to(torch.int16))
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Weight:
     def value(self) -> Tensor:
         """The plain float32 weight that is measured and stored."""
         value = self.grid.value() if self.grid is not None else self.latent
-        return value if self.mask is None else torch.where(self.mask, value, 0.0)  # where, not ×: no negative zeros
+        return value if self.mask is None else (value * self.mask).add_(0.0)  # adding 0 turns −0 into +0
 
     def pruned(self, keep: Tensor) -> Weight:
         """Narrow the mask to `keep` (bool); the grid stays, and its codes there become the zero point."""
@@ -111,8 +113,7 @@ class Compressed:
     def set(self, name: str, weight: Weight) -> None:
         """Give a weight its new state, and the module the value of it."""
         self.weights[name] = weight
-        with torch.no_grad():
-            self.module.get_parameter(name).copy_(weight.value())
+        self.module.get_parameter(name).data = weight.value()  # not copied into: the latent may be what it holds now
 
     def chosen(self, layers: str) -> list[str]:
         """The names of the weights that a step's `layers` field means; raises `BadField` when that is none.
@@ -138,6 +139,28 @@ class Compressed:
             name: Weight(parameter.detach(), (parameter.detach() != 0) if name in masked else None) for name, parameter in weights_of(self.module)
         }
         self.architecture = self.architecture.of(self.module)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """All elements as one row, in the order in which they lie in memory: no copy for channels_last kernels."""
+    return (tensor.permute(0, 2, 3, 1) if _channels_last(tensor) else tensor).reshape(-1)
+
+
+def unflat(row: Tensor, like: Tensor) -> Tensor:
+    """What `flat` made, in the shape and memory order of `like`."""
+    if not _channels_last(like):
+        return row.view(like.shape)
+    outputs, inputs, height, width = like.shape
+    return row.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """(C, …) → (C, n), one row an output channel, in memory order."""
+    return flat(tensor).view(tensor.shape[0], -1)
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -186,8 +209,7 @@ def trainable(subject: Compressed) -> Iterator[nn.Module]:
     for name, weight in held.items():
         layer, _, kind = name.rpartition(".")
         owner = module.get_submodule(layer)
-        with torch.no_grad():
-            getattr(owner, kind).copy_(weight.latent)
+        getattr(owner, kind).data = weight.latent.clone()
         parametrize.register_parametrization(owner, kind, _Straight(weight), unsafe=True)
     try:
         yield module

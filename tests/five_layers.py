@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import torch
-import torchvision
 from torch import nn
+from torchvision.models._api import register_model
 
 NAME = "five_layers"
 FACTS = {"name": NAME, "family": "test", "parameters": 2000, "macs": 300_000, "smallest_input": 16, "layers": 5, "batch_norm": True}
@@ -35,5 +35,5 @@ def register() -> None:
     from core import zoo
 
     with contextlib.suppress(ValueError):
-        torchvision.models.register_model(NAME)(lambda num_classes=10, **_: FiveLayers(num_classes))
+        register_model(NAME)(lambda num_classes=10, **_: FiveLayers(num_classes))
     zoo.models().setdefault(NAME, FACTS)

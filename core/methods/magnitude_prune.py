@@ -49,21 +49,20 @@ def apply(step: MagnitudePrune, subject, context) -> None:
 def keep_largest(scores: list, sparsity: float) -> list:
     """Masks (bool, shapes of `scores`) that drop exactly round(sparsity · n) of the n scores, the smallest.
 
-    Among equal scores the earlier ones are dropped first, so the result is the same on every machine.
+    Among equal scores those that lie earlier in memory are dropped first, so the result does not depend on the sort.
     """
     import torch
 
-    flat = torch.cat([score.reshape(-1) for score in scores]).numpy()  # (n,)
-    drop = round(sparsity * flat.size)
+    from core.weights import flat, unflat
+
+    row = torch.cat([flat(score) for score in scores]).numpy()  # (n,)
+    drop = round(sparsity * row.size)
     if drop == 0:
         return [torch.ones_like(score, dtype=torch.bool) for score in scores]
-    limit = np.partition(flat, drop - 1)[drop - 1]
-    keep = flat > limit
-    surplus = flat.size - drop - int(keep.sum())  # scores equal to the limit that stay
+    limit = np.partition(row, drop - 1)[drop - 1]
+    keep = row > limit
+    surplus = row.size - drop - int(np.count_nonzero(keep))  # scores equal to the limit that stay
     if surplus:
-        keep[np.flatnonzero(flat == limit)[-surplus:]] = True
-    masks, start = [], 0
-    for score in scores:
-        masks.append(torch.from_numpy(keep[start : start + score.numel()]).view(score.shape))
-        start += score.numel()
-    return masks
+        keep[np.flatnonzero(row == limit)[-surplus:]] = True
+    sizes = [score.numel() for score in scores]
+    return [unflat(part, score) for part, score in zip(torch.from_numpy(keep).split(sizes), scores)]

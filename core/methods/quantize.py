@@ -56,8 +56,9 @@ def apply(step: Quantize, subject, context) -> None:
 
 def _grid(value, step: Quantize):
     """value (C, …) → its grid with scales (C, 1, …) or (1, 1, …)."""
-    rows = value.reshape(value.shape[0], -1) if step.granularity == "channel" else value.reshape(1, -1)
-    scale, zero = _fit(rows, step)
+    from core.weights import flat, rows
+
+    scale, zero = _fit(rows(value) if step.granularity == "channel" else flat(value).view(1, -1), step)
     shape = (-1,) + (1,) * (value.dim() - 1)
     return _on_grid(value, scale.view(shape), zero.view(shape), step)
 
@@ -66,7 +67,9 @@ def _model_grids(values: dict, step: Quantize) -> dict:
     """One scale for all weights together."""
     import torch
 
-    scale, zero = _fit(torch.cat([value.reshape(-1) for value in values.values()]).view(1, -1), step)
+    from core.weights import flat
+
+    scale, zero = _fit(torch.cat([flat(value) for value in values.values()]).view(1, -1), step)
     return {name: _on_grid(value, scale.view((1,) * value.dim()), zero.view((1,) * value.dim()), step) for name, value in values.items()}
 
 

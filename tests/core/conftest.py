@@ -1,0 +1,34 @@
+"""The five-layer model, trained for a moment on scikit-learn's digits: a real checkpoint for engine tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import five_layers
+
+
+@pytest.fixture(scope="session")
+def five_layer_checkpoint():
+    """The checkpoint of the five-layer model on digits, made by the project's own training in the session's home."""
+    from core import checkpoints
+
+    five_layers.register()
+    return checkpoints.train(five_layers.NAME, "digits", epochs=8, learning_rate=0.1)
+
+
+@pytest.fixture
+def subject(five_layer_checkpoint):
+    """A fresh state of that checkpoint, to change at will."""
+    from core.architecture import Architecture
+    from core.weights import Compressed
+
+    architecture = Architecture(five_layers.NAME, five_layer_checkpoint.classes, five_layer_checkpoint.input_size)
+    return Compressed.of(five_layer_checkpoint.load(), architecture)
+
+
+@pytest.fixture
+def context(five_layer_checkpoint):
+    from core.datasets import load
+    from core.methods.apply import Context
+
+    return Context(five_layer_checkpoint, load("digits"))

@@ -1,0 +1,144 @@
+"""run() and preview() on a real tiny checkpoint: determinism, prefix reuse, identities, cancelling."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from core import engine, kept, prefixes
+from core.errors import BadField, BadRecipe, Cancelled, NotHere, UnknownName
+from core.recipe import Recipe
+from core.work import Work
+from tests import five_layers
+
+
+def work(*steps, **given) -> Work:
+    return Work(five_layers.NAME, "digits", Recipe.from_json({"steps": list(steps)}), latency=given.pop("latency", False), **given)
+
+
+PRUNE, QUANTIZE, REPAIR = {"step": "magnitude_prune", "sparsity": 0.6}, {"step": "quantize", "weight_bits": 4}, {"step": "calibrate_batchnorm", "images": 100}
+DISTILL = {"step": "distill", "images": 300, "epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def _checkpoint(five_layer_checkpoint):
+    return five_layer_checkpoint
+
+
+def without_time(result: engine.Result) -> dict:
+    return {key: value for key, value in result.to_json().items() if key not in ("seconds", "date")}
+
+
+def test_same_identity_same_result_bit_for_bit():
+    asked = work(PRUNE, DISTILL, QUANTIZE, REPAIR)
+    first = engine.run(asked)
+    for path in kept.path_of("prefixes", "x").parent.iterdir():
+        path.unlink()
+    second = engine.run(asked)
+    assert without_time(first) == without_time(second) and first.predicted == second.predicted
+
+
+def test_baseline_is_measured_like_everything_else():
+    result = engine.run(work())
+    assert result.baseline == result.metrics and result.difference["top1"] == 0
+    assert result.metrics["images"] == 400 and 0 < result.metrics["top1_low"] < result.metrics["top1"] < result.metrics["top1_high"]
+    assert result.metrics["parameters"] == result.metrics["nonzero"] or result.metrics["nonzero"] > 0
+    assert len(result.predicted) == 2 * 400
+
+
+def test_predictions_give_the_accuracy_that_is_shown():
+    from core.datasets import load
+
+    result = engine.run(work(PRUNE, QUANTIZE))
+    labels = load("digits").split("validation").labels
+    assert 100 * np.mean(np.frombuffer(result.predicted, "<u2") == labels) == pytest.approx(result.metrics["top1"])
+
+
+def test_later_steps_change_without_training_again(monkeypatch):
+    engine.run(work(PRUNE, DISTILL, QUANTIZE))
+    from core import training
+
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    engine.run(work(PRUNE, DISTILL, {"step": "quantize", "weight_bits": 3}))
+
+
+def test_a_recalled_prefix_is_the_state_that_was_kept(subject, context):
+    from core.methods.apply import apply
+    from core.recipe import step_from_json
+
+    for step in (PRUNE, {"step": "quantize", "weight_bits": 5, "symmetric": False}):
+        apply(step_from_json(step), subject, context)
+    prefixes.keep("some-key", subject)
+    back = prefixes.recall("some-key")
+    assert list(back.weights) == list(subject.weights)
+    for name, weight in subject.weights.items():
+        other = back.weights[name]
+        assert all((a == b).all() for a, b in [(weight.latent, other.latent), (weight.mask, other.mask), (weight.grid.codes, other.grid.codes), (weight.value(), other.value())])
+    assert prefixes.recall("no-such-key") is None
+
+
+def test_preview_skips_training_and_settles_on_nested_pictures():
+    seen = engine.preview(work(PRUNE, {"step": "distill", "images": 250}, QUANTIZE), seconds=0.0)
+    assert seen["before_recovery"] and 64 <= seen["images"] < 400
+    whole = engine.preview(work(PRUNE, QUANTIZE), seconds=60)
+    exact = engine.run(work(PRUNE, QUANTIZE))
+    assert whole["images"] == 400 and whole["metrics"]["top1"] == exact.metrics["top1"] and whole["difference"] == exact.difference
+
+
+def test_preview_uses_what_training_already_made():
+    asked = work(PRUNE, DISTILL)
+    engine.run(asked)
+    assert not engine.preview(asked, seconds=0.0)["before_recovery"]
+
+
+def test_cancelling_between_batches_leaves_nothing_half_done():
+    @contextlib.contextmanager
+    def turn():
+        raise Cancelled("The run was cancelled.")
+        yield
+
+    with pytest.raises(Cancelled):
+        engine.run(work({"step": "finetune", "images": 200, "learning_rate": 0.05}), turn=turn)
+
+
+def test_progress_never_runs_backwards_and_carries_the_learning_curve():
+    events = []
+    engine.run(work(PRUNE, {"step": "finetune", "images": 300, "learning_rate": 0.03}), report=events.append)
+    fractions = [event["fraction"] for event in events]
+    assert fractions == sorted(fractions) and any("curve" in event for event in events)
+
+
+def test_identity_depends_on_what_decides_the_figures():
+    asked = work(PRUNE)
+    others = [work(), work({"step": "magnitude_prune", "sparsity": 0.61}), work(PRUNE, split="test"), work(PRUNE, images=100)]
+    assert len({each.identity() for each in [asked, *others]}) == 5
+    assert asked.identity() == work({"step": "magnitude_prune", "sparsity": 0.60}, latency=True).identity()
+    assert Work.from_json(asked.to_json()) == asked
+
+
+def test_the_artifact_that_is_written_is_the_one_that_was_measured(tmp_path):
+    from core import artifact
+    from core.datasets import load
+    from core.metrics.accuracy import evaluate
+
+    result = engine.run(work(PRUNE, QUANTIZE, REPAIR), artifact=tmp_path / "model.psc")
+    assert (tmp_path / "model.psc").stat().st_size == result.metrics["artifact_bytes"]
+    back = artifact.read(tmp_path / "model.psc")
+    predicted = evaluate(back.module, load("digits"), 32).predicted
+    assert predicted.astype("<u2").tobytes() == result.predicted
+
+
+@pytest.mark.parametrize(
+    "error,change",
+    [(UnknownName, {"model": "resnet17"}), (UnknownName, {"dataset": "imagenet"}), (BadField, {"split": "train"}), (BadField, {"images": 0}), (BadField, {"images": 2.5}), (BadRecipe, {"recipe": {}})],
+)
+def test_bad_work_is_refused_at_once(error, change):
+    with pytest.raises(error):
+        Work(**({"model": five_layers.NAME, "dataset": "digits"} | change))
+
+
+def test_a_missing_checkpoint_names_the_command_that_trains_one():
+    with pytest.raises(NotHere, match="python -m core train --model resnet50 --dataset digits"):
+        Work("resnet50", "digits").check()
