@@ -1,0 +1,321 @@
+"""Flat rows in, a plotly figure out: the explorer, reports and notebooks share these charts.
+
+A figure is the plain dict that plotly.js draws and `plotly.graph_objects.Figure` accepts. Rows are those of `core.points.point`.
+Imports neither plotly nor torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core import pareto
+from core.points import FAMILIES, PREVIEW, bytes_words, count_words, signed, times_words
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An objective that is better when smaller, drawn by its logarithm."""
+
+    name: str
+    title: str
+    suffix: str
+    help: str
+
+    def words(self, value: float | None) -> str:
+        if self.suffix == "B":
+            return bytes_words(value)
+        return times_words(value) if self.suffix == "×" else count_words(value)
+
+
+AXES = {
+    axis.name: axis
+    for axis in (
+        Axis("artifact_bytes", "Download", "B", "Bytes of the packed file, entropy coded: what a person downloads."),
+        Axis("deployed_bytes", "Runs as", "B", "Bytes of the file that the runtime loads (.onnx)."),
+        Axis("paper_bytes", "On paper", "B", "Bytes that the encodings need in theory, as papers count them."),
+        Axis("macs", "MACs", "", "Multiply-accumulate operations for one picture. Zeros scattered among the weights do not lower them."),
+        Axis("ratio", "Latency ratio", "×", "Median time for one picture, divided by the baseline's in the same session. Below 1 is faster."),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The four colours a chart needs from its surroundings."""
+
+    ink: str = "#1B2733"
+    muted: str = "#6B7885"
+    grid: str = "#E3E8ED"
+    paper: str = "#FFFFFF"
+
+
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color), each with a shape of its own. Diamonds mean another machine.
+STYLES = {
+    "Other steps": ("#8A8F98", "star-triangle-up"),
+    "Fewer bits": ("#009E73", "triangle-up"),
+    "int8": ("#E69F00", "pentagon"),
+    "Weights pruned": ("#0072B2", "circle"),
+    "Pruned, fewer bits": ("#CC79A7", "square"),
+    "Channels removed": ("#D55E00", "triangle-down"),
+    "Fine-tuned": ("#56B4E9", "hexagon"),
+    "Distilled": ("#56B4E9", "cross"),
+}
+ELSEWHERE = "diamond-open"
+FRONT = "#0072B2"
+SIZE, SMALLEST, LARGEST = 9, 6, 20
+PALE, OUT = 0.32, 0.12
+
+
+def figure(
+    rows: Sequence[Mapping],
+    *,
+    x: str = "artifact_bytes",
+    baseline: Mapping | None = None,
+    live: Mapping | None = None,
+    third: str | None = None,
+    pins: Sequence[Mapping] = (),
+    others: Sequence[Mapping] = (),
+    lit: Collection[str] = (),
+    fits: Collection[str] | None = None,
+    three_d: bool = False,
+    theme: Theme = Theme(),
+) -> dict:
+    """Accuracy over the axis `x` (one of `AXES`), as `{"data": [...], "layout": {...}}`.
+
+    `rows` are measured runs; `live` is the row of the recipe at hand, a preview (hollow, with its interval) or measured
+    (solid). `third` is an axis drawn as marker size. `others` are rows of other models: their common front with `rows` is
+    added. `lit` are ids to light up, `fits` the ids within the budgets (the rest turns grey), `pins` rows lettered A, B, ….
+    """
+    rows = [row for row in rows if row.get(x) and row.get("top1") is not None]
+    if three_d:
+        return _figure_3d(rows, x, third or ("ratio" if x != "ratio" else "artifact_bytes"), baseline, live, theme)
+    on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN})
+    everything = [*rows, *(row for row in (baseline, live) if row and row.get(x) and row.get("top1") is not None)]
+    x_range, y_range = _ranges(everything, x)
+    data = [_front_line([row for row, on in zip(rows, on_front) if on], x, "Front", {"color": FRONT, "width": 1.6}, x_range)]
+    data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
+    if others:
+        common = [row for row in [*rows, *others] if row.get(x) and row.get("top1") is not None]
+        best = [row for row, on in zip(common, pareto.front(common, {"top1": pareto.MAX, x: pareto.MIN})) if on]
+        data.append(_front_line(best, x, "Front of all models", {"color": theme.muted, "width": 1.4, "dash": "dot"}, x_range) | {"mode": "lines+markers"})
+        data[-1] |= {"marker": {"size": 5, "color": theme.muted}, "text": [row["model"] for row in best]}
+    sizes = _sizes(rows, third)
+    for family in FAMILIES:
+        members = [number for number, row in enumerate(rows) if row["family"] == family]
+        if members and family in STYLES:
+            data.append(_family(family, [rows[i] for i in members], on_front[members], [sizes[i] for i in members], x, third, lit, fits, theme))
+    if baseline and baseline.get(x):
+        data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
+    data += _pins(pins, x, theme)
+    data += _here(live, x, theme)
+    return {"data": data, "layout": _layout(x, x_range, y_range, theme)}
+
+
+def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, theme: Theme) -> dict:
+    """One trace: solid where on the front, pale where dominated, grey where a budget rules it out."""
+    colour, symbol = STYLES[name]
+    out = [fits is not None and row["id"] not in fits for row in rows]
+    timed = x == "ratio" or third == "ratio"
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "uid": f"family/{name}", "legendgroup": name,
+        "x": [row[x] for row in rows], "y": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows],
+        "text": [hover(row, x) for row in rows], "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "color": [theme.muted if gone else colour for gone in out],
+            "symbol": [ELSEWHERE if timed and row["elsewhere"] else symbol for row in rows],
+            "size": [size + 5 if row["id"] in lit else size for row, size in zip(rows, sizes)],
+            "opacity": [OUT if gone else 1.0 if on or row["id"] in lit else PALE for row, on, gone in zip(rows, on_front, out)],
+            "line": {"width": [2 if row["id"] in lit else 0 for row in rows], "color": theme.ink},
+        },
+    }  # fmt: skip
+
+
+def _front_line(rows, x: str, name: str, line: dict, x_range) -> dict:
+    """The front as a step line: the accuracy that is had for at most so much."""
+    rows = sorted(rows, key=lambda row: row[x])
+    xs, ys = [row[x] for row in rows], [row["top1"] for row in rows]
+    if rows:
+        xs, ys = [*xs, 10 ** (x_range[1] + 3)], [*ys, max(ys)]
+    return {
+        "type": "scatter", "mode": "lines", "name": name, "uid": name, "x": xs, "y": ys, "line": {"shape": "hv", **line},
+        "hoverinfo": "text" if name != "Front" else "skip",
+    }  # fmt: skip
+
+
+def _single(row: Mapping, x: str, name: str, marker: dict) -> dict:
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "uid": name, "x": [row[x]], "y": [row["top1"]], "customdata": [[row["id"]]],
+        "text": [hover(row, x)], "hovertemplate": "%{text}<extra></extra>", "marker": marker,
+    }  # fmt: skip
+
+
+def _here(live: Mapping | None, x: str, theme: Theme) -> list[dict]:
+    """You are here: a ring, and in it the point, hollow with its interval while it is a preview. Always two traces."""
+    known = live is not None and live.get(x) and live.get("top1") is not None
+    row = live if known else {x: None, "top1": None, "id": "", "family": "Other steps", "state": PREVIEW, "words": ""}
+    colour, symbol = STYLES.get(row["family"], (theme.ink, "star"))
+    hollow = row["state"] == PREVIEW
+    marker = {"symbol": symbol + ("-open" if hollow else ""), "size": 11, "color": colour, "line": {"width": 2, "color": colour}}
+    point = _single(row, x, "Preview" if hollow else "This run", marker)
+    ring = _single(row, x, "You are here", {"symbol": "circle-open", "size": 26, "color": theme.ink, "line": {"width": 1.6, "color": theme.ink}})
+    if known and row.get("top1_low") is not None:
+        point["error_y"] = {
+            "type": "data", "symmetric": False, "array": [row["top1_high"] - row["top1"]], "arrayminus": [row["top1"] - row["top1_low"]],
+            "thickness": 1.4, "width": 5, "color": colour, "visible": True,
+        }  # fmt: skip
+    ring |= {"uid": "ring", "showlegend": False, "hoverinfo": "skip", "hovertemplate": None, "legendgroup": "here"}
+    point |= {"uid": "here", "showlegend": False, "legendgroup": "here", "cliponaxis": False}
+    return [ring, point]
+
+
+def _pins(pins: Sequence[Mapping], x: str, theme: Theme) -> list[dict]:
+    pins = [(letter, row) for letter, row in zip("ABCD", pins) if row.get(x)]
+    if not pins:
+        return []
+    return [{
+        "type": "scatter", "mode": "text", "name": "Pinned", "uid": "pins", "showlegend": False, "hoverinfo": "skip",
+        "x": [row[x] for _, row in pins], "y": [row["top1"] for _, row in pins], "text": [f"<b>{letter}</b>" for letter, _ in pins],
+        "textposition": "top center", "textfont": {"size": 13, "color": theme.ink},
+    }]  # fmt: skip
+
+
+def hover(row: Mapping, x: str) -> str:
+    """What a point says when it is pointed at: recipe, accuracy with interval and n, sizes, latency, provenance."""
+    lines = [f"<b>{row['words']}</b>"]
+    if row.get("top1_low") is not None:
+        how = "preview" if row["state"] == PREVIEW else row["provenance"].get("top1", "measured")
+        lines.append(f"{row['top1']:.2f} % top-1 ({row['top1_low']:.2f}…{row['top1_high']:.2f}), {how}, {row['split']}, n = {row['images']:,}")
+    if row.get("gained") is not None:
+        lines.append(f"{signed(row['gained'])} points ({signed(row['gained_low'])}…{signed(row['gained_high'])}) against the baseline, paired")
+    sizes = [f"{AXES[name].title} {AXES[name].words(row[name])}" for name in ("artifact_bytes", "deployed_bytes", "paper_bytes") if row.get(name)]
+    lines.append(" · ".join(sizes))
+    if row.get("ratio") is not None:
+        where = ", another machine" if row["elsewhere"] else ""
+        lines.append(f"Latency {row['ratio']:.2f} × ({row['ratio_low']:.2f}…{row['ratio_high']:.2f}), {row['runtime']}{where}")
+    if row.get("macs"):
+        lines.append(f"MACs {count_words(row['macs'])}")
+    return "<br>".join(lines)
+
+
+def _sizes(rows, third: str | None) -> list[float]:
+    """Marker sizes in pixels by the logarithm of the third objective: larger is more."""
+    figures = [row.get(third) if third else None for row in rows]
+    known = [math.log(value) for value in figures if value]
+    if not known or max(known) == min(known):
+        return [SIZE] * len(rows)
+    low, span = min(known), max(known) - min(known)
+    return [SMALLEST if not value else SMALLEST + (LARGEST - SMALLEST) * (math.log(value) - low) / span for value in figures]
+
+
+def _ranges(rows, x: str) -> tuple[list[float], list[float]]:
+    """Axis ranges that change in steps, so that a point that is dragged about does not shake the frame.
+
+    x in powers of ten, padded; y in points, from the lowest of what is near the best or at hand up to just above the best.
+    """
+    if not rows:
+        return [4.0, 8.0], [0.0, 100.0]
+    logs = np.log10([row[x] for row in rows])
+    low, high = math.floor(4 * (logs.min() - 0.08)) / 4, math.ceil(4 * (logs.max() + 0.08)) / 4
+    if x == "ratio":
+        low, high = min(logs.min() - 0.05, -0.3), max(logs.max() + 0.05, 0.1)
+    heights = np.array([row["top1"] for row in rows])
+    shown = heights[heights >= heights.max() - 15]
+    live = rows[-1]["top1"]
+    floor = min(shown.min(), live, heights.max() - 2)
+    step = 2 if floor > heights.max() - 15 else 10
+    bottom = max(-2.0, step * math.floor((floor - 0.5) / step))
+    return [low, high], [bottom, heights.max() + max(0.4, 0.06 * (heights.max() - bottom))]
+
+
+def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
+    axis = AXES[x]
+    line = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside", "tickcolor": theme.grid, "ticklen": 4, "automargin": True}
+    return {
+        "uirevision": "explorer", "hovermode": "closest", "dragmode": "zoom", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 30, "b": 42},
+        "xaxis": {
+            "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
+            "tickformat": "~s" if axis.suffix != "×" else "~g", "ticksuffix": axis.suffix if axis.suffix != "×" else " ×", **line,
+        },
+        "yaxis": {"range": y_range, "autorange": False, "uirevision": "top1", "title": {"text": "Top-1 accuracy", "standoff": 6}, "ticksuffix": " %", **line},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11.5}, "itemsizing": "constant"},
+        "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
+        "shapes": [_one(theme)] if x == "ratio" else [],
+    }  # fmt: skip
+
+
+def _one(theme: Theme) -> dict:
+    """The line where latency equals the baseline's."""
+    return {"type": "line", "x0": 1, "x1": 1, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": theme.muted, "width": 1, "dash": "dot"}}
+
+
+def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
+    """Accuracy over two axes at once; the front is that of all three objectives."""
+    rows = [row for row in rows if row.get(third)]
+    on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN, third: pareto.MIN})
+    data = []
+    for name, (colour, _) in STYLES.items():
+        for kept, opacity, suffix in ((True, 1.0, ""), (False, 0.3, ", dominated")):
+            members = [row for row, on in zip(rows, on_front) if row["family"] == name and bool(on) is kept]
+            if members:
+                data.append(_cloud(members, x, third, name + suffix, colour, opacity, "circle", 5))
+    for row, name, symbol in ((baseline, "Baseline", "diamond"), (live, "You are here", "circle-open")):
+        if row and row.get(x) and row.get(third):
+            data.append(_cloud([row], x, third, name, theme.ink, 1.0, symbol, 9))
+    line = {"gridcolor": theme.grid, "zeroline": False, "color": theme.ink, "backgroundcolor": "rgba(0,0,0,0)"}
+    return {
+        "data": data,
+        "layout": {
+            "uirevision": "explorer 3-D", "paper_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
+            "margin": {"l": 0, "r": 0, "t": 30, "b": 0}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "scene": {
+                "xaxis": {"type": "log", "title": {"text": AXES[x].title}, **line}, "yaxis": {"type": "log", "title": {"text": AXES[third].title}, **line},
+                "zaxis": {"title": {"text": "Top-1 accuracy, %"}, **line},
+            },
+        },
+    }  # fmt: skip
+
+
+def _cloud(rows, x: str, third: str, name: str, colour: str, opacity: float, symbol: str, size: float) -> dict:
+    return {
+        "type": "scatter3d", "mode": "markers", "name": name, "uid": f"3d/{name}", "x": [row[x] for row in rows], "y": [row[third] for row in rows],
+        "z": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows], "text": [hover(row, x) for row in rows],
+        "hovertemplate": "%{text}<extra></extra>", "marker": {"size": size, "color": colour, "opacity": opacity, "symbol": symbol},
+    }  # fmt: skip
+
+
+def curve(points: Sequence[Mapping], theme: Theme = Theme()) -> dict:
+    """A learning curve: `points` are dicts with `epoch`, and `loss`, `top1` (percent) where they were measured."""
+    data = []
+    for name, title, colour, side in (("loss", "Training loss", "#D55E00", "y"), ("top1", "Validation top-1", "#0072B2", "y2")):
+        known = [point for point in points if point.get(name) is not None]
+        if known:
+            data.append({
+                "type": "scatter", "mode": "lines+markers" if len(known) < 40 else "lines", "name": title, "uid": name, "yaxis": side,
+                "x": [point["epoch"] for point in known], "y": [point[name] for point in known], "line": {"color": colour, "width": 2},
+            })  # fmt: skip
+    line = {"gridcolor": theme.grid, "zeroline": False}
+    return {
+        "data": data,
+        "layout": {
+            "uirevision": "curve", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
+            "margin": {"l": 48, "r": 52, "t": 28, "b": 38}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "xaxis": {"title": {"text": "Epoch"}, **line}, "yaxis": {"title": {"text": "Loss"}, "rangemode": "tozero", **line},
+            "yaxis2": {"title": {"text": "Top-1, %"}, "overlaying": "y", "side": "right", "showgrid": False},
+        },
+    }  # fmt: skip
+
+
+def softened(answers: Sequence[float], names: Sequence[str], theme: Theme = Theme()) -> dict:
+    """A teacher's probabilities of each class as bars; used while a temperature is dragged."""
+    return {
+        "data": [{"type": "bar", "x": list(names), "y": [100 * value for value in answers], "marker": {"color": "#56B4E9"}, "uid": "answers"}],
+        "layout": {
+            "uirevision": "answers", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 11},
+            "margin": {"l": 30, "r": 4, "t": 4, "b": 40}, "yaxis": {"range": [0, 100], "ticksuffix": " %", "gridcolor": theme.grid},
+        },
+    }  # fmt: skip

@@ -1,0 +1,147 @@
+"""A run as one flat row, and a recipe in words: what charts, tables and sentences read.
+
+Made from the JSON form of results, previews and rows of the store. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Param, Recipe, Step, params
+
+MEASURED, PREVIEW = "measured", "preview"
+
+# What a recipe mainly is, in the order in which it is recognised: the last that fits names it.
+FAMILIES = (
+    "Baseline", "Other steps", "Fewer bits", "int8", "Weights pruned", "Pruned, fewer bits", "Channels removed", "Fine-tuned", "Distilled",
+)  # fmt: skip
+FIGURES = ("top1", "top1_low", "top1_high", "top5", "images", "parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes")
+
+
+def family(recipe: Recipe) -> str:
+    """The one of `FAMILIES` that says what a recipe mainly does to a model."""
+    kinds = {step.kind for step in recipe.steps}
+    if not recipe.steps:
+        return "Baseline"
+    if any(step.name == "distill" for step in recipe.steps):
+        return "Distilled"
+    if STRUCTURE in kinds:
+        return "Channels removed"
+    if TRAIN in kinds:
+        return "Fine-tuned"
+    if PRUNE in kinds:
+        return "Pruned, fewer bits" if GRID in kinds else "Weights pruned"
+    if GRID in kinds:
+        return "int8" if any(getattr(step, "activation_bits", None) for step in recipe.steps) else "Fewer bits"
+    return "Other steps"
+
+
+def is_share(spec: Param) -> bool:
+    """Whether a field is a share of 1, to be shown in percent."""
+    return spec.type is float and spec.low == 0 and spec.high is not None and 0.9 <= spec.high <= 1
+
+
+def value_words(spec: Param, value: object) -> str:
+    """A field's value with its unit: `80 %`, `4 bits`, `0.01`."""
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if is_share(spec):
+        return f"{100 * value:g} %"
+    return f"{value:,g}" + (f" {spec.unit}" if spec.unit else "")
+
+
+def step_words(step: Step) -> str:
+    """A step's title with its first number: `Prune weights 80 %`, `Distill, temperature 4`. Amounts of pictures are left out."""
+    for spec in params(type(step)):
+        value = getattr(step, spec.name)
+        if spec.type in (int, float) and value is not None and spec.unit != "pictures":
+            plain = is_share(spec) or spec.unit
+            return f"{step.title} {value_words(spec, value)}" if plain else f"{step.title}, {spec.title.lower()} {value_words(spec, value)}"
+    return step.title
+
+
+def words(recipe: Recipe) -> str:
+    """`Prune weights 80 % → Quantize 4 bits → Repair batch norm`."""
+    return " → ".join(step_words(step) for step in recipe.steps) or "Uncompressed"
+
+
+def latency(metrics: Mapping) -> dict | None:
+    """The latency that stands for a run: real int8 where it has one, else float32, in ONNX Runtime, else in PyTorch."""
+    found = {entry["runtime"]: entry for entry in metrics.get("latencies") or []}
+    for runtime in ("onnxruntime-int8", "onnxruntime-float32", "pytorch-float32"):
+        if runtime in found:
+            return found[runtime]
+    return None
+
+
+def point(row: Mapping, *, state: str = MEASURED, elsewhere: bool = False) -> dict:
+    """One flat row of a result's JSON form. `elsewhere` says that its latency is another machine's.
+
+    Keys: `id` (model/key), `model`, `dataset`, `key`, `recipe` (JSON), `words`, `family`, `state`, `split`, `elsewhere`, every one of
+    `FIGURES`, `ratio`, `ratio_low`, `ratio_high`, `ms_p10`, `ms_p50`, `ms_p90`, `runtime`, `gained` (points against the baseline),
+    `gained_low`, `gained_high`, `provenance` and `notes`. What was not measured is None.
+    """
+    recipe = Recipe.from_json(row["recipe"])
+    metrics, difference, timing = row["metrics"], row.get("difference") or {}, latency(row["metrics"]) or {}
+    key = row.get("key") or recipe.key()
+    return {
+        "id": f"{row['model']}/{key}", "model": row["model"], "dataset": row["dataset"], "key": key, "recipe": row["recipe"],
+        "words": words(recipe), "family": family(recipe), "state": state, "split": row.get("split", "validation"), "elsewhere": elsewhere,
+        **{name: metrics.get(name) for name in FIGURES},
+        **{name: timing.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")},
+        "gained": difference.get("top1"), "gained_low": difference.get("low"), "gained_high": difference.get("high"),
+        "provenance": metrics.get("provenance", {}), "notes": metrics.get("notes", []),
+        "machine": (row.get("machine") or {}).get("cpu"), "date": row.get("date"), "seconds": row.get("seconds") or {},
+    }  # fmt: skip
+
+
+def indistinct(point: Mapping, low: str, high: str, nothing: float) -> bool:
+    """Whether an interval contains the value that means "no difference"."""
+    return point.get(low) is not None and point.get(high) is not None and point[low] <= nothing <= point[high]
+
+
+def bytes_words(count: float | None) -> str:
+    """`1.23 MB`, `98 kB` (1 kB is 1,000 bytes); a dash for nothing."""
+    if count is None:
+        return "–"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{_three(count / size)} {unit}"
+    return f"{count:.0f} B"
+
+
+def count_words(count: float | None) -> str:
+    """`37.2 M`, `1.1 G`; a dash for nothing."""
+    if count is None:
+        return "–"
+    for unit, size in ((" G", 1e9), (" M", 1e6), (" k", 1e3)):
+        if count >= size:
+            return _three(count / size) + unit
+    return f"{count:.0f}"
+
+
+def times_words(times: float | None) -> str:
+    """A ratio: `36.8 ×`, `0.52 ×`."""
+    return "–" if times is None else f"{_three(times)} ×"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign, a true minus: `+0.12`, `−1.40`."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else "−") + text
+
+
+def _three(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def newest(rows: Iterable[Mapping]) -> dict[str, Mapping]:
+    """id → the last point of that id: later rows take the place of earlier ones."""
+    return {row["id"]: row for row in rows}

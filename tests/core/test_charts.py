@@ -1,0 +1,112 @@
+"""Figures are checked by plotly's own validators, and for what they promise: marks, ranges, and stable trace names."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from core import charts, pareto
+from core.points import FAMILIES
+
+
+def rows(count=30, model="resnet18", seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        top1, size = 92 - 8 * rng.random() ** 2, 10 ** rng.uniform(4.5, 7.5)
+        made.append({
+            "id": f"{model}/{number}", "model": model, "words": f"recipe {number}", "family": FAMILIES[1 + number % (len(FAMILIES) - 1)], "state": "measured",
+            "split": "validation", "top1": top1, "top1_low": top1 - 0.8, "top1_high": top1 + 0.7, "images": 5000, "elsewhere": number % 3 == 0,
+            "artifact_bytes": size, "deployed_bytes": size * 1.2, "paper_bytes": size * 0.9, "macs": 3e7, "ratio": rng.uniform(0.4, 1.1), "ratio_low": 0.4,
+            "ratio_high": 1.1, "runtime": "onnxruntime-float32", "gained": top1 - 92, "gained_low": top1 - 92.3, "gained_high": top1 - 91.7, "provenance": {},
+        })  # fmt: skip
+    return made
+
+
+BASELINE = rows(1)[0] | {"id": "resnet18/base", "family": "Baseline", "words": "Uncompressed", "top1": 92.1, "artifact_bytes": 4.4e7, "ratio": 1.0}
+
+
+def named(figure, name):
+    return next(trace for trace in figure["data"] if trace["name"] == name)
+
+
+@pytest.mark.parametrize("x", list(charts.AXES))
+@pytest.mark.parametrize("three_d", [False, True])
+def test_plotly_accepts_every_figure(x, three_d):
+    made = rows()
+    others = rows(9, "squeezenet1_1", 1)
+    everything = dict(baseline=BASELINE, live=made[3], third="macs", pins=made[:3], others=others, lit={made[0]["id"]}, fits={made[1]["id"]})
+    for options in ({}, everything, {"live": made[3] | {"state": "preview"}}):
+        go.Figure(charts.figure(made, x=x, three_d=three_d, **options))
+    go.Figure(charts.figure([], x=x, three_d=three_d))
+
+
+def test_the_front_is_a_step_line_over_the_undominated_rows():
+    made = rows()
+    line = named(charts.figure(made), "Front")
+    mask = pareto.front(made, {"top1": "max", "artifact_bytes": "min"})
+    expected = sorted((row["artifact_bytes"], row["top1"]) for row, on in zip(made, mask) if on)
+    assert list(zip(line["x"], line["y"]))[:-1] == expected
+    assert line["line"]["shape"] == "hv" and line["y"][-1] == max(row["top1"] for row in made)
+
+
+def test_dominated_is_pale_and_out_of_budget_is_grey():
+    made = [row | {"family": "Weights pruned"} for row in rows()]
+    trace = named(charts.figure(made), "Weights pruned")
+    mask = pareto.front(made, {"top1": "max", "artifact_bytes": "min"})
+    assert [opacity == 1 for opacity in trace["marker"]["opacity"]] == mask.tolist()
+    trace = named(charts.figure(made, fits={made[0]["id"]}), "Weights pruned")
+    assert trace["marker"]["color"][0] != trace["marker"]["color"][1] and len(set(trace["marker"]["color"][1:])) == 1
+
+
+def test_each_family_has_its_own_shape_and_a_colour():
+    assert len({shape for _, shape in charts.STYLES.values()}) == len(charts.STYLES)
+    assert set(charts.STYLES) == set(FAMILIES) - {"Baseline"}
+
+
+def test_a_preview_is_hollow_with_its_interval_and_a_measured_run_is_solid():
+    live = rows(1)[0] | {"family": "Weights pruned"}
+    hollow = named(charts.figure([], live=live | {"state": "preview"}), "Preview")
+    assert hollow["marker"]["symbol"] == "circle-open" and hollow["error_y"]["array"] == [pytest.approx(0.7)]
+    solid = named(charts.figure([], live=live), "This run")
+    assert solid["marker"]["symbol"] == "circle" and hollow["uid"] == solid["uid"]
+
+
+def test_another_machine_is_a_diamond_only_where_latency_is_drawn():
+    made = [row | {"family": "int8"} for row in rows()]
+    diamonds = [symbol == charts.ELSEWHERE for symbol in named(charts.figure(made, x="ratio"), "int8")["marker"]["symbol"]]
+    assert diamonds == [row["elsewhere"] for row in made]
+    assert charts.ELSEWHERE not in named(charts.figure(made), "int8")["marker"]["symbol"]
+
+
+def test_names_of_traces_do_not_depend_on_what_is_at_hand():
+    made = rows()
+    uids = [trace["uid"] for trace in charts.figure(made, baseline=BASELINE)["data"]]
+    assert uids == [trace["uid"] for trace in charts.figure(made, baseline=BASELINE, live=made[0])["data"]]
+    assert len(set(uids)) == len(uids)
+
+
+def test_accuracy_is_linear_and_bytes_are_logarithmic():
+    layout = charts.figure(rows())["layout"]
+    assert layout["xaxis"]["type"] == "log" and layout["yaxis"].get("type") is None and layout["uirevision"]
+
+
+def test_the_third_objective_is_the_markers_size():
+    made = [row | {"family": "int8", "macs": 10 ** (6 + number / 10)} for number, row in enumerate(rows())]
+    sizes = named(charts.figure(made, third="macs"), "int8")["marker"]["size"]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_the_frame_stands_still_while_the_point_is_dragged():
+    made = rows()
+    frames = {str(charts.figure(made, live=made[0] | {"state": "preview", "top1": 91 - 0.05 * step})["layout"]["yaxis"]["range"]) for step in range(20)}
+    assert len(frames) == 1
+    low = charts.figure(made, live=made[0] | {"top1": 33.0})["layout"]["yaxis"]["range"]
+    assert low[0] < 33
+
+
+def test_learning_curve():
+    figure = charts.curve([{"epoch": 0.5, "loss": 1.0}, {"epoch": 1.0, "loss": 0.5, "top1": 80.0}])
+    go.Figure(figure)
+    assert named(figure, "Validation top-1")["y"] == [80.0]
+    go.Figure(charts.curve([]))
+    go.Figure(charts.softened([0.9, 0.1], ["a", "b"]))
