@@ -1,0 +1,72 @@
+"""The command line: `python -m core --help`.
+
+Exit status 0 when it worked; 2 and one sentence for bad input or something that is not here; 130 when stopped by
+Ctrl-C; 1 and one sentence otherwise. Never a traceback: that of an unforeseen error goes to a file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+
+from core.commands import listing, measure, train
+from core.commands.options import Parser
+from core.commands.terminal import say
+from core.errors import ParetoscopeError
+
+INTERRUPTED = 130
+
+
+def parser() -> Parser:
+    """Every command with its options."""
+    top = Parser(
+        prog="python -m core",
+        description="Paretoscope: compress image classifiers and see what it costs in accuracy and gains in size and speed.",
+        epilog="`python -m core COMMAND --help` explains one command. `make dashboard` opens the same engine in a browser.",
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command", parser_class=Parser)
+    for group in (listing, train, measure):
+        group.add(commands)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the arguments say; returns the exit status."""
+    sys.stdout.reconfigure(errors="replace")
+    sys.stderr.reconfigure(errors="replace")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' words to developers; a person gets sentences
+    try:
+        given = parser().parse_args(arguments)
+        given.act(given)
+        sys.stdout.flush()
+    except ParetoscopeError as error:
+        say(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        say("Cancelled.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; a later flush of the interpreter must not complain about it either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        say(unforeseen(error))
+        return 1
+    return 0
+
+
+def unforeseen(error: Exception) -> str:
+    """The sentence for an error that nobody thought of; its traceback goes to a file below the home folder."""
+    from core.home import folder
+
+    path = folder("logs") / "command-line.log"
+    with path.open("a") as log:
+        log.write("".join(traceback.format_exception(error)) + "\n")
+    return f"Something went wrong that should not have ({type(error).__name__}: {' '.join(str(error).split())}); the details are in {path}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

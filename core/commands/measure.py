@@ -1,0 +1,147 @@
+"""`run`, `evaluate` and `gallery`: everything that gives measured figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from core.commands import options, terminal
+from core.errors import BadArtifact, BadInput, BadRecipe
+from core.recipe import MAX_JSON_BYTES, Recipe
+from core.work import THREADS, Work
+
+
+def add(commands) -> None:
+    run = commands.add_parser(
+        "run", help="compress a model by a recipe and measure it",
+        description="Applies a recipe to a model's checkpoint and measures accuracy, size and latency beside the uncompressed baseline.",
+        epilog='A recipe is JSON: {"seed": 0, "steps": [{"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4}]}.\n'
+        "`python -m core steps` lists the steps and their fields.",
+    )  # fmt: skip
+    options.model_and_dataset(run)
+    run.add_argument("--recipe", required=True, metavar="FILE", help="a file with the recipe; - reads it from standard input")
+    options.split_and_images(run)
+    run.add_argument("--no-latency", action="store_true", help="leave latency out, which needs the machine for itself for some seconds")
+    run.add_argument("--artifact", type=Path, metavar="FILE", help="write the compressed model there")
+    options.json_flag(run)
+    run.set_defaults(act=run_recipe)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a compressed file that `run --artifact` wrote", description="Reads a packed model back and measures it on a dataset."
+    )
+    evaluate.add_argument("--artifact", required=True, type=Path, metavar="FILE", help="the packed file")
+    options.dataset_alone(evaluate)
+    options.split_and_images(evaluate)
+    options.json_flag(evaluate)
+    evaluate.set_defaults(act=evaluate_artifact)
+
+    gallery = commands.add_parser(
+        "gallery", help="make the runs that the first chart shows (for developers; hours)",
+        description="Runs whatever assets/gallery.json lacks. Ctrl-C stops; the same command goes on.",
+    )  # fmt: skip
+    gallery.set_defaults(act=make_gallery)
+
+
+def run_recipe(given) -> None:
+    work = Work(given.model, given.dataset, read_recipe(given.recipe), given.split, given.images, not given.no_latency)
+    if given.artifact is not None:
+        check_writable(given.artifact)
+    work.check()
+    with terminal.Progress(f"{work.model} on {work.dataset}") as progress:
+        result = measured(work, given.artifact, progress)
+    if given.json:
+        terminal.print_json(result)
+    else:
+        from core.commands.report import report
+
+        print(report(result))
+
+
+def measured(work: Work, artifact: Path | None, progress) -> dict:
+    """`engine.run` in this process, taking turns with every other process on the machine."""
+    from core import engine
+    from core.commands.threads import use_threads
+    from core.turns import Turns
+
+    use_threads(THREADS)
+    turns = Turns()
+    return engine.run(work, turn=turns.compute, exclusive=turns.exclusive, report=progress, artifact=artifact).to_json()
+
+
+def read_recipe(place: str) -> Recipe:
+    """The recipe in a file, or on standard input for "-"; never reads more than a recipe may have."""
+    try:
+        if place == "-":
+            text = sys.stdin.buffer.read(MAX_JSON_BYTES + 1)
+        else:
+            with open(place, "rb") as file:
+                text = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise BadInput(f"The recipe {place!r} cannot be read ({error.strerror}); it takes a file, or - for standard input.") from None
+    except ValueError:
+        raise BadInput(f"The recipe {place!r} is no name of a file; it takes a file, or - for standard input.") from None
+    if len(text) > MAX_JSON_BYTES:
+        raise BadRecipe(f"The recipe {place!r} is longer than {MAX_JSON_BYTES:,} bytes, which is the most that is accepted.")
+    return Recipe.parse(text)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place for the packed file before the work is done rather than after."""
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; --artifact takes the name of a file.")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"The folder {path.absolute().parent} does not exist; --artifact takes a file in one that does.")
+
+
+def evaluate_artifact(given) -> None:
+    from core.datasets import DATASETS
+
+    source = DATASETS.get(given.dataset)
+    absent = source.missing()
+    if absent:
+        raise absent
+    if not given.artifact.is_file():
+        raise BadInput(f"There is no file {str(given.artifact)!r}; --artifact takes one that `python -m core run --artifact FILE` wrote.")
+    from core.commands.threads import use_threads
+
+    use_threads(THREADS)
+    from core import artifact, engine
+    from core.machine import machine
+    from core.turns import Turns
+
+    said = artifact.describe(given.artifact)
+    recipe = Recipe.from_json(said["recipe"]) if said["recipe"] else Recipe()
+    work = Work(said["architecture"]["model"], given.dataset, recipe, given.split, given.images, latency=False)
+    classes = said["architecture"]["classes"]
+    if classes != len(source.classes):
+        raise BadArtifact(f"{given.artifact} tells {classes} classes apart, and {given.dataset} has {len(source.classes)}; it takes a dataset with as many.")
+    started = time.monotonic()
+    subject = artifact.read(given.artifact)
+    with terminal.Progress(f"{given.artifact.name} on {given.dataset}") as progress:
+        metrics = engine.measure(subject, work, given.artifact.stat().st_size, engine.Hooks(turn=Turns().compute, report=progress))
+    result = {
+        "model": work.model, "dataset": work.dataset, "recipe": recipe.to_json(), "key": recipe.key(), "split": work.split,
+        "machine": machine(), "artifact": str(given.artifact), "metrics": metrics, "seconds": {"total": time.monotonic() - started},
+    }  # fmt: skip
+    if given.json:
+        terminal.print_json(result)
+    else:
+        from core.commands.report import report
+
+        print(report(result))
+
+
+def make_gallery(_given) -> None:
+    from core import gallery
+    from core.commands.threads import use_threads
+    from core.turns import Turns
+
+    use_threads(THREADS)
+    turns = Turns()
+
+    def told(done: int, total: int, name: str) -> None:
+        terminal.say(f"{done + 1} of {total}: {name}")
+
+    count = gallery.build(report=told, turn=turns.compute, exclusive=turns.exclusive)
+    print(f"{gallery.FILE} holds {count} runs.")

@@ -1,0 +1,77 @@
+"""`train`: makes a checkpoint, in this process, with progress, and goes on where a killed training stopped."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from core.commands import options, terminal
+from core.errors import Cancelled
+from core.recipe import MAX_SEED
+
+
+def add(commands) -> None:
+    train = commands.add_parser(
+        "train", help="train a model on a dataset",
+        description="Trains a model on a dataset's training pictures, measures it on those held out, and keeps the checkpoint with a card\n"
+        "that says how it came to be. Ctrl-C stops; the same command goes on from the last whole epoch.",
+    )  # fmt: skip
+    options.model_and_dataset(train)
+    train.add_argument("--epochs", type=options.whole("epochs", 1, 1000), metavar="N", help="passes over the pictures; the default suits the model")
+    train.add_argument("--learning-rate", type=options.number("learning_rate", 0, 10), metavar="R", help="peak of the one-cycle rate; the default suits it too")
+    train.add_argument("--seed", type=options.whole("seed", 0, MAX_SEED), default=0, metavar="S", help="same seed, same weights (default 0)")
+    train.add_argument("--input-size", type=options.whole("input_size", 8, 512), metavar="N", help="pictures are brought to N×N; the default is the dataset's")
+    train.add_argument("--weights", choices=("none", "imagenet"), default="none", help="start from random weights, or from ImageNet's where they can be had")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="keep the checkpoint below FOLDER; the default is Paretoscope's own")
+    train.add_argument(
+        "--threads", type=options.whole("threads", 1, 256), default=1, metavar="N",
+        help="more are faster, but give other weights and slow what else Paretoscope computes (default 1)",
+    )  # fmt: skip
+    train.set_defaults(act=train_checkpoint)
+
+
+def train_checkpoint(given) -> None:
+    from core import checkpoints, zoo
+    from core.commands.threads import use_threads
+    from core.datasets import DATASETS
+    from core.turns import Turns
+
+    zoo.check_model(given.model)
+    absent = DATASETS.get(given.dataset).missing()
+    if absent:
+        raise absent
+    use_threads(given.threads)
+    with terminal.Progress(f"{given.model} on {given.dataset}") as progress:
+        try:
+            made = checkpoints.train(
+                given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, seed=given.seed, size=given.input_size,
+                imagenet=given.weights == "imagenet", out=given.out, turn=Turns().compute, report=progress, command=_command(given),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise Cancelled(_farewell(progress.last)) from None
+    for split in ("validation", "test"):
+        figures = made.card[split]
+        print(f"{split}: {figures['top1']:.2f} % ({figures['top1_low']:.2f} … {figures['top1_high']:.2f}), n = {figures['images']:,}")
+    print(f"kept as {made.path}")
+
+
+def _farewell(last: dict) -> str:
+    whole_epochs = int(last.get("epoch", 0))
+    if not whole_epochs:
+        return "Cancelled before the first epoch was whole; the same command starts anew."
+    return f"Cancelled after {whole_epochs} whole epoch{'s' if whole_epochs > 1 else ''}; the same command goes on from there."
+
+
+def _command(given) -> str:
+    """The line that the card shows; empty, for the usual one, where only the usual options were given."""
+    extra = []
+    for option, value, usual in (
+        ("--learning-rate", given.learning_rate, None), ("--seed", given.seed, 0), ("--input-size", given.input_size, None),
+        ("--weights", given.weights, "none"), ("--threads", given.threads, 1),
+    ):  # fmt: skip
+        if value != usual:
+            extra += [option, str(value)]
+    if not extra:
+        return ""
+    epochs = ["--epochs", str(given.epochs)] if given.epochs else []
+    return shlex.join(["python", "-m", "core", "train", "--model", given.model, "--dataset", given.dataset, *epochs, *extra])
