@@ -120,19 +120,19 @@ def test_exclusive_is_alone(start, folder):
     assert all(int(process.stdout.readline()) for process in (exclusive, *others))
     found = intervals(folder)
     mine = next(name for name in found if name.startswith(f"{exclusive.pid}-"))
-    blocks = {(begin, end) for begin, end, _token in found.pop(mine)}
+    blocks = whole_blocks(found.pop(mine))
+    assert blocks
     for spans in found.values():
         for begin, end, _token in spans:
-            # a block is alone from when its last token was taken; its first may have waited beside others' batches
-            assert all(end <= last or begin >= stop for last, stop in _whole(blocks))
+            assert all(end <= first or begin >= last for first, last in blocks)
 
 
-def _whole(blocks):
-    """The latest taking for every giving back: from then on all tokens were held."""
-    last = {}
-    for begin, end in blocks:
-        last[end] = max(begin, last.get(end, begin))
-    return [(begin, end) for end, begin in last.items()]
+def whole_blocks(spans):
+    """From when the second token was there until both were given back; one token alone was only collected."""
+    blocks = defaultdict(list)
+    for begin, end, _token in spans:
+        blocks[end].append(begin)
+    return [(max(begins), end) for end, begins in blocks.items() if len(begins) == 2]
 
 
 @pytest.mark.parametrize("kinds", [["compute"] * 3, ["compute", "compute", "exclusive"], ["compute", "urgent", "exclusive"]], ids="-".join)
