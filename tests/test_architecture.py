@@ -1,0 +1,112 @@
+"""Who may import whom. The contracts of pyproject.toml, and what import-linter cannot see: pages, and torch at import time."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("dashboard.py"), *(ROOT / "pages").glob("*.py")])
+CODE = sorted([*(ROOT / "core").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), *ROOT.glob("*.py")])
+LONGEST_FILE = 400
+
+# The page process imports these; torch alone would cost it more than four seconds.
+LIGHT = (
+    "core", "core.errors", "core.recipe", "core.registry", "core.methods", "core.methods.apply", "core.pareto", "core.store", "core.charts", "core.cluster",
+    "core.zoo", "core.datasets", "core.work", "core.engine", "core.gallery", "core.points", "core.turns", "core.home", "core.commands.listing",
+    "core.commands.measure", "core.commands.train", "core.commands.report", "core.__main__",
+)  # fmt: skip
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
+
+
+def test_the_contracts_of_import_linter_hold(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(cache_dir=None) == EXIT_STATUS_SUCCESS, "`make lint` says which import breaks which contract"
+
+
+@pytest.fixture(scope="module")
+def refused() -> dict[str, str]:
+    """Module → what its import stumbles over in an interpreter where the heavy packages cannot be imported; empty when nothing."""
+    script = f"""
+import importlib, json, sys
+sys.modules |= dict.fromkeys({HEAVY!r})
+found = {{}}
+for name in {[name for name in LIGHT if exists(name)]!r}:
+    try:
+        importlib.import_module(name)
+        found[name] = ""
+    except ImportError as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def exists(module: str) -> bool:
+    path = ROOT / module.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("module", [name for name in LIGHT if exists(name)])
+def test_importing_it_needs_neither_torch_nor_streamlit(module, refused):
+    assert refused[module] == ""
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def roots(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_imports_the_pages_toolbox_and_the_engine_but_no_other_page_and_no_torch(page):
+    assert not roots(page) & {"torch", "torchvision", "dashboard", "distributed", "sqlalchemy"}
+    assert all(name == "pages" or name.startswith("pages.ui") for name in imports(page) if name.startswith("pages"))
+
+
+def test_only_pages_import_streamlit():
+    assert [str(path.relative_to(ROOT)) for path in (ROOT / "core").rglob("*.py") if "streamlit" in roots(path)] == []
+
+
+def uses(path: Path, *attributes: str) -> bool:
+    """Whether the file reads `st.<attribute>` for one of them."""
+    return any(
+        isinstance(node, ast.Attribute) and node.attr in attributes and isinstance(node.value, ast.Name) and node.value.id == "st"
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "only_in"),
+    [(("session_state", "query_params"), "pages/ui/state.py"), (("cache_data", "cache_resource"), "pages/ui/services.py")],
+)
+def test_state_and_caches_have_one_home(attributes, only_in):
+    users = [str(path.relative_to(ROOT)) for path in [*PAGES, *(ROOT / "pages" / "ui").rglob("*.py")] if uses(path, *attributes)]
+    assert set(users) <= {only_in}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_says_what_lives_in_it_and_is_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= LONGEST_FILE
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_pickled(path):
+    assert not {"pickle", "cloudpickle", "joblib"} & roots(path) and "torch.load(" not in path.read_text()
