@@ -194,9 +194,9 @@ def _measurable(subject: Compressed):
     """The module to run: plain weights, and rounded activations where the recipe has grids for them."""
     if not subject.activations:
         return subject.module
-    from core.activations import simulated
+    from core.activations import measured
 
-    return simulated(subject.module, subject.activations)
+    return measured(subject)
 
 
 def _predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictions:
@@ -261,7 +261,7 @@ def _sizes(subject: Compressed, work: Work, path: Path | None) -> dict:
     from core import artifact
     from core.metrics import size
 
-    packed = artifact.write(subject, path, work.recipe)
+    packed = artifact.write(subject, path, work.recipe, {"dataset": work.dataset, "classes": list(load(work.dataset).source.classes)}).size
     return {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed, "deployed_bytes": None}
 
 

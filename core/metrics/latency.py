@@ -1,0 +1,162 @@
+"""Latency of a graph, beside its baseline's: interleaved, with its spread, and with the interval of the ratio.
+
+A latency belongs to a graph signature (operators, shapes, types, runtime, threads, batch), not to the values of weights:
+runs that share a graph share its figure on a machine. `latencies` is what the engine calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from core.recipe import digest
+
+if TYPE_CHECKING:
+    from core.weights import Compressed
+
+FLOAT32, INT8, EAGER = "onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"
+PACKAGE = {FLOAT32: "onnxruntime", INT8: "onnxruntime", EAGER: "torch"}
+WARM_UP_SECONDS = 0.1
+BLOCKS = 15  # of each side, taking turns
+BLOCK_SECONDS = 0.03
+RESAMPLES = 2_000
+DISTURBED = 1.5  # a side whose slowest block takes so many times its median block was disturbed
+TRIES = 3
+Call = Callable[[], object]
+
+
+class Book(Protocol):
+    """What was measured before; the store's, or `Memory`."""
+
+    def find(self, signature: str, baseline_signature: str, runtime: str, threads: int = 1, batch: int = 1) -> dict | None: ...
+
+    def add(self, signature: str, baseline_signature: str, row: dict) -> None: ...
+
+
+class Memory:
+    """A book that lasts as long as the process."""
+
+    def __init__(self):
+        self._rows: dict[tuple, dict] = {}
+
+    def find(self, signature: str, baseline_signature: str, runtime: str, threads: int = 1, batch: int = 1) -> dict | None:
+        return self._rows.get((signature, baseline_signature, runtime, threads, batch))
+
+    def add(self, signature: str, baseline_signature: str, row: dict) -> None:
+        self._rows[signature, baseline_signature, row["runtime"], row["threads"], row["batch"]] = row
+
+
+def signature(subject: Compressed, runtime: str, threads: int = 1, batch: int = 1) -> str:
+    """16 hexadecimal digits over what decides how long a graph takes; not over values, scattered zeros or codebooks."""
+    facts: list = [subject.architecture.to_json(), runtime, version(PACKAGE[runtime]), threads, batch]
+    if runtime == INT8:
+        facts += [sorted(name for name, weight in subject.weights.items() if weight.grid is not None), sorted(subject.activations)]
+    return digest(json.dumps(facts, sort_keys=True))
+
+
+def latencies(subject: Compressed, base: Compressed, book: Book | None = None, exclusive=contextlib.nullcontext) -> tuple[list[dict], int]:
+    """The latency rows of a subject beside its baseline, and its `deployed_bytes`: the .onnx file that would run.
+
+    ONNX Runtime in float32 and eager PyTorch always; ONNX Runtime in int8 where the recipe's grids allow it. What the
+    book lacks is measured inside `exclusive()`. A graph that is the baseline's own has its baseline's row, ratio 1.
+    """
+    from core.runtimes.onnx import int8_possible
+
+    book = book or _MEMORY
+    kinds = [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]
+    rows = [_row(kind, subject, base, book, exclusive) for kind in kinds]
+    runs_as = INT8 if INT8 in kinds else FLOAT32
+    return rows, next(row["file_bytes"] for row in rows if row["runtime"] == runs_as)
+
+
+_MEMORY = Memory()
+
+
+def _row(runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive) -> dict:
+    reference = EAGER if runtime == EAGER else FLOAT32
+    mine, theirs = signature(subject, runtime), signature(base, reference)
+    row = book.find(mine, theirs, runtime)
+    if row is None:
+        candidate, file_bytes = _callable(runtime, subject)
+        baseline = candidate if mine == theirs else _callable(reference, base)[0]
+        with exclusive():
+            measured = measure(candidate, baseline, same=mine == theirs)
+        row = {"runtime": runtime, "threads": 1, "batch": 1, "signature": mine, "file_bytes": file_bytes} | measured
+        book.add(mine, theirs, row)
+    return row
+
+
+def _callable(runtime: str, subject: Compressed) -> tuple[Call, int | None]:
+    """One forward pass of one picture in that runtime, ready to be timed, and the bytes of the .onnx file that runs it."""
+    size = subject.architecture.input_size
+    if runtime == EAGER:
+        from core.runtimes.pytorch import one_picture
+
+        return one_picture(subject.module, size), None
+    from core.runtimes.onnx import LOGITS, PICTURES, export_float32, export_int8, session
+
+    file = export_int8(subject) if runtime == INT8 else export_float32(subject.module, size)
+    running = session(file, threads=1, batch=1)
+    feed = {PICTURES: np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)}
+    return lambda: running.run([LOGITS], feed), len(file)
+
+
+def measure(candidate: Call, baseline: Call, *, same: bool = False, blocks: int = BLOCKS, block_seconds: float = BLOCK_SECONDS, clock=time.perf_counter) -> dict:
+    """Time two calls in blocks that take turns (A B A B): `ms_p10`, `ms_p50`, `ms_p90` of the candidate, `ratio`, `ratio_low`, `ratio_high`.
+
+    The ratio is the median of paired block-median ratios, candidate over baseline, with its 95 % bootstrap interval.
+    A measurement that something else disturbed is repeated; if it stays so, the row says `disturbed`. With `same`, the
+    candidate is the baseline's own graph: one side is timed, the ratio is 1.
+    """
+    calls = [candidate] if same else [candidate, baseline]
+    counts = [_calls_a_block(call, block_seconds, clock) for call in calls]
+    for attempt in range(TRIES):
+        times = [[_block(call, count, clock) for call, count in zip(calls, counts)] for _ in range(blocks)]
+        medians = np.array([[np.median(block) for block in pair] for pair in times])  # (blocks, sides)
+        disturbed = bool((medians.max(0) > DISTURBED * np.median(medians, 0)).any())
+        if not disturbed:
+            break
+    mine = np.concatenate([pair[0] for pair in times]) * 1000
+    p10, p50, p90 = np.percentile(mine, [10, 50, 90])
+    ratio, low, high = (1.0, 1.0, 1.0) if same else bootstrap(medians[:, 0] / medians[:, 1])
+    row = {"ms_p10": float(p10), "ms_p50": float(p50), "ms_p90": float(p90), "ratio": ratio, "ratio_low": low, "ratio_high": high}
+    return row | ({"disturbed": True} if disturbed else {})
+
+
+def bootstrap(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Median of ratios (n,) with the 95 % percentile interval of its bootstrap distribution (Efron 1979)."""
+    rng = np.random.default_rng(seed)
+    medians = np.median(rng.choice(ratios, (RESAMPLES, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def verdict(row: dict) -> str:
+    """"faster", "slower" or "not distinguishable" than the baseline."""
+    if row["ratio_high"] < 1:
+        return "faster"
+    return "slower" if row["ratio_low"] > 1 else "not distinguishable"
+
+
+def _calls_a_block(call: Call, seconds: float, clock) -> int:
+    """Warm up, and find how many calls fill a block; at least three."""
+    started, calls = clock(), 0
+    while calls < 3 or clock() - started < WARM_UP_SECONDS:
+        call()
+        calls += 1
+    return max(3, round(seconds * calls / max(1e-9, clock() - started)))
+
+
+def _block(call: Call, count: int, clock) -> np.ndarray:
+    times = np.empty(count)
+    for number in range(count):
+        started = clock()
+        call()
+        times[number] = clock() - started
+    return times
