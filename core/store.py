@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, delete, event, func, insert, inspect, select, update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from core import tables
 from core.errors import StoreError
@@ -93,12 +93,15 @@ class Store:
         dataset: str | None = None,
         split: str | None = None,
         *,
-        kind: str | None = None,
+        kind: str | None = "run",
         states: Iterable[str] | None = None,
         since: int | None = None,
         limit: int | None = None,
     ) -> list[dict]:
-        """The runs that fit, oldest first, without their labels. `since` is a `revision()`: only what changed after it."""
+        """The runs that fit, oldest first, without their labels; with `kind=None` trainings and downloads too.
+
+        `since` is a `revision()`: only what changed after it.
+        """
         query = select(*_VISIBLE).order_by(runs.c.created, runs.c.identity).limit(limit)
         for column, value in ((runs.c.model, model), (runs.c.dataset, dataset), (runs.c.split, split), (runs.c.kind, kind)):
             if value is not None:
@@ -146,7 +149,7 @@ class Store:
                 if known.state in OPEN and known.owner != row["owner"] and (known.lease_until or 0) > time.time():
                     return False
             _put(connection, revision, row | {"state": WAITING, "predicted": None}, known is not None)
-        return True
+            return True
 
     def write(self, changes: dict[str, dict]) -> None:
         """Change columns of several runs in one transaction: identity → column → value. Unknown identities are ignored."""
@@ -286,6 +289,8 @@ class Store:
         """Say what the database complains about in one sentence."""
         try:
             yield
+        except IntegrityError:
+            raise  # a row that cannot be is a fault of the program, and not the database's
         except DBAPIError as error:
             raise StoreError(self._sentence(str(error.orig))) from error
 

@@ -72,9 +72,10 @@ def test_a_row_has_the_same_columns_before_and_after_it_is_stored(store):
 def test_rows_are_chosen_and_come_oldest_first(store):
     for number, (model, dataset) in enumerate([("resnet18", "digits"), ("resnet18", "mnist"), ("vgg11", "digits")]):
         store.complete(f"{number:016}", result(model=model, dataset=dataset))
-    claimed(store, "f" * 16, model="resnet18", dataset="digits", split="validation", kind="training")
+    claimed(store, "f" * 16, model="resnet18", dataset="digits", split="validation")
+    claimed(store, "t" * 16, model="resnet18", dataset="digits", kind="training")
     assert [row["identity"][-1] for row in store.rows("resnet18", "digits")] == ["0", "f"]
-    assert [row["identity"][-1] for row in store.rows("resnet18", kind="run")] == ["0", "1"]
+    assert [row["identity"][-1] for row in store.rows("resnet18", kind=None)] == ["0", "1", "f", "t"]
     assert [row["identity"][-1] for row in store.rows(states=[WAITING])] == ["f"]
     assert [row["identity"][-1] for row in store.rows(split="validation", limit=2)] == ["0", "1"]
     assert store.find_all(["0" * 16, "x" * 16]).keys() == {"0" * 16}

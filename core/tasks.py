@@ -1,0 +1,241 @@
+"""What runs on the cluster's workers: a run, a training, a download, a preview. Called by Dask with plain dicts, answers with plain dicts.
+
+An answer is `{"state": COMPLETE, "result": …, "predicted": bytes}`, or `{"state": FAILED, "error": class, "message":
+sentence}`, or `{"state": CANCELLED}`: no exception crosses the border. Imports torch only through the engine.
+
+Also a Dask preload module (`dask worker --preload core.tasks`): a worker warms up beside its first task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from distributed import get_worker
+
+from core.errors import Cancelled, ParetoscopeError
+from core.home import home
+from core.store import CANCELLED, COMPLETE, FAILED, Store
+from core.turns import Grant, Turns
+
+USUAL = ("resnet18", "fashion_mnist")  # what the page opens on
+SECONDS_BETWEEN_REPORTS = 0.2
+WANTED = ("executing", "long-running")  # Dask's states of a task that nobody cancelled
+
+
+def engine():
+    """The module that computes: `core.engine`, or, in tests, what PARETOSCOPE_ENGINE names."""
+    return importlib.import_module(os.environ.get("PARETOSCOPE_ENGINE") or "core.engine")
+
+
+@functools.cache
+def turns() -> Turns:
+    return Turns()
+
+
+def log_file() -> str:
+    return str(home() / "cluster.log")
+
+
+def perform(kind: str, identity: str, request: dict, topic: str) -> dict:
+    """One job, from beginning to end, with its progress logged as events of `topic`."""
+    job = Job(identity, topic)
+    job.send({"started": True})
+    return _answered(lambda: _KINDS[kind](request, job))
+
+
+def preview(request: dict, seconds: float) -> dict:
+    """`engine.preview` on as many threads as there are free cores, before everybody else who waits for a core."""
+    check = still_wanted()
+
+    def look() -> dict:
+        module = engine()
+        work = module.Work.from_json(request)
+        with turns().urgent(check) as grant:
+            return {"state": COMPLETE, "result": module.preview(work, seconds, turn=functools.partial(_batch_of_preview, grant, check))}
+
+    return _answered(look)
+
+
+@contextlib.contextmanager
+def _batch_of_preview(grant: Grant, check: Callable[[], None]):
+    check()
+    _use_threads(grant.grow())
+    yield
+
+
+def _answered(act: Callable[[], dict]) -> dict:
+    try:
+        return act()
+    except Cancelled:
+        return {"state": CANCELLED}
+    except ParetoscopeError as error:
+        return {"state": FAILED, "error": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        traceback.print_exc()  # standard error is the cluster's log
+        where = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+        return {"state": FAILED, "error": "ParetoscopeError", "message": f"Something went wrong inside the engine ({where}); the log is at {log_file()}."}
+
+
+def still_wanted() -> Callable[[], None]:
+    """A check that raises `Cancelled` once the task that it was made in is no longer wanted; a dictionary look-up."""
+    worker = get_worker()
+    key, tasks = worker.get_current_task(), worker.state.tasks
+
+    def check() -> None:
+        task = tasks.get(key)
+        if task is None or task.state not in WANTED:
+            raise Cancelled("The work was cancelled.")
+
+    return check
+
+
+class Job:
+    """How one task meets the machine and the office: turns that notice a cancellation, progress, measured latencies."""
+
+    def __init__(self, identity: str, topic: str):
+        self.identity, self.topic = identity, topic
+        self.worker = get_worker()
+        self.key = self.worker.get_current_task()
+        self.check = still_wanted()
+        self._sent_at, self._stage, self._unsent = 0.0, None, {}
+
+    @contextlib.contextmanager
+    def turn(self):
+        self.check()
+        with turns().compute(self.check):
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self):
+        self.check()
+        with turns().exclusive(self.check):
+            yield
+
+    def report(self, event: dict) -> None:
+        """Pass on the engine's progress, at most five times a second; new metrics, a new stage and whole epochs at once."""
+        self.check()
+        event = dict(event)
+        if "loss" in event:  # a bare training, whose events are points of its curve
+            event = {"fraction": event["fraction"], "stage": "train", "curve": event}
+        self._unsent |= event
+        point = event.get("curve", {})
+        news = "metrics" in event or "top1" in point or event.get("stage", self._stage) != self._stage
+        if news or time.monotonic() - self._sent_at >= SECONDS_BETWEEN_REPORTS:
+            self._sent_at, self._stage = time.monotonic(), event.get("stage", self._stage)
+            self.send(self._unsent)
+            self._unsent = {}
+
+    def send(self, event: dict) -> None:
+        self.worker.log_event(self.topic, {"identity": self.identity, "key": self.key, "event": event})
+
+
+class LatencyBook:
+    """The measured latencies, as the engine looks them up and adds to them. What a job adds, the office writes.
+
+    `machine_id` is `core.machine.machine()["id"]`: milliseconds belong to the machine that took them.
+    """
+
+    def __init__(self, store: Store, send: Callable[[dict], None], machine_id: str):
+        self._store, self._send, self._machine_id = store, send, machine_id
+
+    def find(self, signature: str, baseline_signature: str, runtime: str, threads: int = 1, batch: int = 1) -> dict | None:
+        """The row of a graph beside its baseline's, or None when it must be measured."""
+        key = (signature, baseline_signature, self._machine_id, runtime, threads, batch)
+        if key not in _MEASURED:
+            row = self._store.latency(*key)
+            if row is None:
+                return None
+            _MEASURED[key] = row
+        return _MEASURED[key]
+
+    def add(self, signature: str, baseline_signature: str, row: dict) -> None:
+        """Keep a measured row, which names its `runtime`, `threads` and `batch`."""
+        key = (signature, baseline_signature, self._machine_id, row["runtime"], row["threads"], row["batch"])
+        _MEASURED[key] = row
+        names = ("signature", "baseline_signature", "machine_id", "runtime", "threads", "batch")
+        self._send({"latency": dict(zip(names, key)) | {"row": row, "measured_at": time.time()}})
+
+
+_MEASURED: dict[tuple, dict] = {}  # by this process, or read from the store before
+
+
+@functools.cache
+def _store() -> Store:
+    return Store()
+
+
+def _run(request: dict, job: Job) -> dict:
+    module = engine()
+    book = LatencyBook(_store(), job.send, module.machine()["id"])
+    with job.turn():
+        _use_threads(1)
+    result = module.run(module.Work.from_json(request["work"]), turn=job.turn, exclusive=job.exclusive, report=job.report, book=book)
+    return {"state": COMPLETE, "result": result.to_json(), "predicted": result.predicted}
+
+
+def _training(request: dict, job: Job) -> dict:
+    from core import checkpoints
+
+    _use_threads(1)
+    made = checkpoints.train(request["model"], request["dataset"], **request["settings"], turn=job.turn, report=job.report)
+    return {"state": COMPLETE, "result": {"metrics": made.card["validation"], "date": made.card["date"]}}
+
+
+def _fetch(request: dict, job: Job) -> dict:
+    """Download a dataset in a process of its own, which can be ended when nobody wants it any more."""
+    command = [sys.executable, "-m", "core", "datasets", "--fetch", request["dataset"]]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as download:
+        try:
+            job.report({"stage": "download", "fraction": 0.0})
+            while download.poll() is None:
+                job.check()
+                time.sleep(0.05)
+        except BaseException:
+            download.kill()
+            raise
+        said = download.stderr.read().strip().splitlines()
+    if download.returncode:
+        raise ParetoscopeError(said[-1] if said else f"{request['dataset']} could not be downloaded; try again while online.")
+    return {"state": COMPLETE, "result": {}}
+
+
+_KINDS: dict[str, Callable[[dict, Job], dict]] = {"run": _run, "latency": _run, "training": _training, "fetch": _fetch}
+
+
+def _use_threads(count: int) -> None:
+    """Let torch compute with so many threads, where the engine uses torch at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+def dask_setup(worker: Any) -> None:
+    """Dask's hook: import the engine and, where previews are made, look at the usual checkpoint once, in the background."""
+    previews = "preview" in worker.state.total_resources
+    threading.Thread(target=_warm_up, args=(previews,), name="warm-up", daemon=True).start()
+
+
+def _warm_up(previews: bool) -> None:
+    try:
+        module = engine()
+        if module.__name__ == "core.engine":
+            import torch
+            import torchvision  # noqa: F401
+
+            torch.set_num_threads(1)
+        if previews:
+            module.preview(module.Work(*USUAL), 0.01, turn=turns().compute)
+    except ParetoscopeError:
+        return  # nothing usual is here, which whoever asks for it is told
+    except Exception:
+        traceback.print_exc()
