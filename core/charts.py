@@ -7,6 +7,7 @@ Imports neither plotly nor torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,8 +67,8 @@ STYLES = {
 }
 ELSEWHERE = "diamond-open"
 FRONT = "#0072B2"
-SIZE, SMALLEST, LARGEST = 9, 6, 20
-PALE, OUT = 0.32, 0.12
+SIZE, SMALLEST, LARGEST = 10, 6, 20
+PALE, OUT = 0.42, 0.15  # opacities of what is dominated, and of what a budget rules out
 
 
 def figure(
@@ -118,20 +119,34 @@ def figure(
 def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, theme: Theme) -> dict:
     """One trace: solid where on the front, pale where dominated, grey where a budget rules it out."""
     colour, symbol = STYLES[name]
-    out = [fits is not None and row["id"] not in fits for row in rows]
     timed = x == "ratio" or third == "ratio"
+    marks = []
+    for row, on, size in zip(rows, on_front, sizes):
+        out, glows = fits is not None and row["id"] not in fits, row["id"] in lit
+        opacity = OUT if out else 1.0 if on or glows else PALE
+        shape = ELSEWHERE if timed and row["elsewhere"] else symbol
+        marks.append((opacity, row, theme.muted if out else _see_through(colour, opacity), shape, size + 5 if glows else size, 2 if glows else 0))
+    marks.sort(key=lambda mark: -mark[0])  # the legend takes the look of the first
+    opacities, rows, colours, shapes, sizes, widths = (list(column) for column in zip(*marks))
     return {
-        "type": "scatter", "mode": "markers", "name": name, "uid": f"family/{name}", "legendgroup": name,
+        "type": "scatter", "mode": "markers", "name": name, "uid": uid(name), "legendgroup": name,
         "x": [row[x] for row in rows], "y": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows],
         "text": [hover(row, x) for row in rows], "hovertemplate": "%{text}<extra></extra>",
         "marker": {
-            "color": [theme.muted if gone else colour for gone in out],
-            "symbol": [ELSEWHERE if timed and row["elsewhere"] else symbol for row in rows],
-            "size": [size + 5 if row["id"] in lit else size for row, size in zip(rows, sizes)],
-            "opacity": [OUT if gone else 1.0 if on or row["id"] in lit else PALE for row, on, gone in zip(rows, on_front, out)],
-            "line": {"width": [2 if row["id"] in lit else 0 for row in rows], "color": theme.ink},
+            "color": colours, "symbol": shapes, "size": sizes, "line": {"width": widths, "color": theme.ink},
+            "opacity": [opacity if opacity == OUT else 1.0 for opacity in opacities],
         },
     }  # fmt: skip
+
+
+def _see_through(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def uid(name: str) -> str:
+    """A trace's lasting name. plotly.js uses it in CSS selectors, so it must be letters, digits and hyphens."""
+    return re.sub("[^a-z0-9]+", "-", name.lower())
 
 
 def _front_line(rows, x: str, name: str, line: dict, x_range) -> dict:
@@ -141,14 +156,14 @@ def _front_line(rows, x: str, name: str, line: dict, x_range) -> dict:
     if rows:
         xs, ys = [*xs, 10 ** (x_range[1] + 3)], [*ys, max(ys)]
     return {
-        "type": "scatter", "mode": "lines", "name": name, "uid": name, "x": xs, "y": ys, "line": {"shape": "hv", **line},
+        "type": "scatter", "mode": "lines", "name": name, "uid": uid(name), "x": xs, "y": ys, "line": {"shape": "hv", **line},
         "hoverinfo": "text" if name != "Front" else "skip",
     }  # fmt: skip
 
 
 def _single(row: Mapping, x: str, name: str, marker: dict) -> dict:
     return {
-        "type": "scatter", "mode": "markers", "name": name, "uid": name, "x": [row[x]], "y": [row["top1"]], "customdata": [[row["id"]]],
+        "type": "scatter", "mode": "markers", "name": name, "uid": uid(name), "x": [row[x]], "y": [row["top1"]], "customdata": [[row["id"]]],
         "text": [hover(row, x)], "hovertemplate": "%{text}<extra></extra>", "marker": marker,
     }  # fmt: skip
 
@@ -239,13 +254,27 @@ def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
         "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 30, "b": 42},
         "xaxis": {
             "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
-            "tickformat": "~s" if axis.suffix != "×" else "~g", "ticksuffix": axis.suffix if axis.suffix != "×" else " ×", **line,
+            **_ticks(axis), **line,
         },
         "yaxis": {"range": y_range, "autorange": False, "uirevision": "top1", "title": {"text": "Top-1 accuracy", "standoff": 6}, "ticksuffix": " %", **line},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11.5}, "itemsizing": "constant"},
         "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
         "shapes": [_one(theme)] if x == "ratio" else [],
     }  # fmt: skip
+
+
+def _ticks(axis: Axis) -> dict:
+    """1, 2 and 5 of every decade in words; plotly's own labels of a logarithmic axis leave the unit out between decades."""
+    decades = range(-2, 3) if axis.suffix == "×" else range(2, 12)
+    places = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    words = [f"{place:g} ×" for place in places] if axis.suffix == "×" else [_short(place, axis.suffix) for place in places]
+    return {"tickmode": "array", "tickvals": places, "ticktext": words, "tickformat": "~s", "ticksuffix": axis.suffix}
+
+
+def _short(place: float, unit: str) -> str:
+    """`200 kB`, `5 M`."""
+    size, prefix = next((size, prefix) for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if place >= size)
+    return f"{place / size:g} {prefix}{unit}"
 
 
 def _one(theme: Theme) -> dict:
@@ -282,7 +311,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
 
 def _cloud(rows, x: str, third: str, name: str, colour: str, opacity: float, symbol: str, size: float) -> dict:
     return {
-        "type": "scatter3d", "mode": "markers", "name": name, "uid": f"3d/{name}", "x": [row[x] for row in rows], "y": [row[third] for row in rows],
+        "type": "scatter3d", "mode": "markers", "name": name, "uid": "cloud-" + uid(name), "x": [row[x] for row in rows], "y": [row[third] for row in rows],
         "z": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows], "text": [hover(row, x) for row in rows],
         "hovertemplate": "%{text}<extra></extra>", "marker": {"size": size, "color": colour, "opacity": opacity, "symbol": symbol},
     }  # fmt: skip
@@ -295,7 +324,7 @@ def curve(points: Sequence[Mapping], theme: Theme = Theme()) -> dict:
         known = [point for point in points if point.get(name) is not None]
         if known:
             data.append({
-                "type": "scatter", "mode": "lines+markers" if len(known) < 40 else "lines", "name": title, "uid": name, "yaxis": side,
+                "type": "scatter", "mode": "lines+markers" if len(known) < 40 else "lines", "name": title, "uid": uid(name), "yaxis": side,
                 "x": [point["epoch"] for point in known], "y": [point[name] for point in known], "line": {"color": colour, "width": 2},
             })  # fmt: skip
     line = {"gridcolor": theme.grid, "zeroline": False}

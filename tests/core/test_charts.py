@@ -1,5 +1,7 @@
 """Figures are checked by plotly's own validators, and for what they promise: marks, ranges, and stable trace names."""
 
+import re
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -53,9 +55,12 @@ def test_dominated_is_pale_and_out_of_budget_is_grey():
     made = [row | {"family": "Weights pruned"} for row in rows()]
     trace = named(charts.figure(made), "Weights pruned")
     mask = pareto.front(made, {"top1": "max", "artifact_bytes": "min"})
-    assert [opacity == 1 for opacity in trace["marker"]["opacity"]] == mask.tolist()
+    strong = {row["id"] for row, on in zip(made, mask) if on}
+    assert {data[0] for data, colour in zip(trace["customdata"], trace["marker"]["color"]) if colour.endswith(",1)")} == strong
+    assert trace["marker"]["color"][0].endswith(",1)")  # the legend shows the first
     trace = named(charts.figure(made, fits={made[0]["id"]}), "Weights pruned")
-    assert trace["marker"]["color"][0] != trace["marker"]["color"][1] and len(set(trace["marker"]["color"][1:])) == 1
+    grey = [data[0] for data, colour in zip(trace["customdata"], trace["marker"]["color"]) if colour == charts.Theme().muted]
+    assert sorted(grey) == sorted(row["id"] for row in made[1:])
 
 
 def test_each_family_has_its_own_shape_and_a_colour():
@@ -73,8 +78,9 @@ def test_a_preview_is_hollow_with_its_interval_and_a_measured_run_is_solid():
 
 def test_another_machine_is_a_diamond_only_where_latency_is_drawn():
     made = [row | {"family": "int8"} for row in rows()]
-    diamonds = [symbol == charts.ELSEWHERE for symbol in named(charts.figure(made, x="ratio"), "int8")["marker"]["symbol"]]
-    assert diamonds == [row["elsewhere"] for row in made]
+    trace = named(charts.figure(made, x="ratio"), "int8")
+    diamonds = {data[0] for data, symbol in zip(trace["customdata"], trace["marker"]["symbol"]) if symbol == charts.ELSEWHERE}
+    assert diamonds == {row["id"] for row in made if row["elsewhere"]}
     assert charts.ELSEWHERE not in named(charts.figure(made), "int8")["marker"]["symbol"]
 
 
@@ -83,6 +89,7 @@ def test_names_of_traces_do_not_depend_on_what_is_at_hand():
     uids = [trace["uid"] for trace in charts.figure(made, baseline=BASELINE)["data"]]
     assert uids == [trace["uid"] for trace in charts.figure(made, baseline=BASELINE, live=made[0])["data"]]
     assert len(set(uids)) == len(uids)
+    assert all(re.fullmatch("[a-z0-9-]+", uid) for uid in uids)  # plotly.js builds CSS selectors from them
 
 
 def test_accuracy_is_linear_and_bytes_are_logarithmic():
@@ -92,7 +99,9 @@ def test_accuracy_is_linear_and_bytes_are_logarithmic():
 
 def test_the_third_objective_is_the_markers_size():
     made = [row | {"family": "int8", "macs": 10 ** (6 + number / 10)} for number, row in enumerate(rows())]
-    sizes = named(charts.figure(made, third="macs"), "int8")["marker"]["size"]
+    trace = named(charts.figure(made, third="macs"), "int8")
+    order = [made.index(next(row for row in made if row["id"] == data[0])) for data in trace["customdata"]]
+    sizes = [size for _, size in sorted(zip(order, trace["marker"]["size"]))]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 

@@ -1,0 +1,145 @@
+// The live chart: one Plotly.react with constant uirevision, so zoom, hidden traces and hover survive every update.
+// While only the last two traces (the ring and the point at hand) move, they glide there by Plotly.animate, which is several times cheaper.
+// trigger values: "pick" (the id of a clicked run), "pin" (the same with shift held).
+const GLIDE_MS = 160;
+const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
+const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const root = parentElement.querySelector(".paretochart");
+  root.chart ??= make(root);
+  root.chart.draw(data, setTriggerValue);
+  return () => root.chart.remove();
+}
+
+function make(root) {
+  let trigger, wanted, frame = null, base = null, moving = null, busy = Promise.resolve(), waiting = null;
+  const size = new ResizeObserver(() => {
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) window.Plotly.Plots.resize(root); });
+  });
+  size.observe(root);
+
+  const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const colours = () => {
+    const style = getComputedStyle(root);
+    const read = (name) => style.getPropertyValue(name).trim();
+    return {
+      $ink: read("--st-text-color"), $muted: `color-mix(in srgb, ${read("--st-text-color")} 55%, ${read("--st-background-color")})`,
+      $grid: read("--st-border-color-light") || read("--st-border-color"), $paper: read("--st-background-color"), $font: read("--st-font"),
+    };
+  };
+  const paint = (figure) => {
+    const table = colours();
+    table.$muted = mix(table.$ink, table.$paper, 0.55);
+    table.$grid = mix(table.$ink, table.$paper, 0.12);
+    const walk = (node) => {
+      if (typeof node === "string") return table[node] ?? node;
+      if (Array.isArray(node)) return node.map(walk);
+      if (node && typeof node === "object") return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, walk(value)]));
+      return node;
+    };
+    const painted = walk(figure);
+    painted.layout.font = { ...painted.layout.font, family: table.$font };
+    return painted;
+  };
+
+  const apply = async () => {
+    const { figure, glides, name } = wanted;
+    const { data, layout } = paint(figure);
+    const tail = glides ? data.slice(-2) : [];
+    const fixed = JSON.stringify([data.slice(0, data.length - tail.length), layout, tail.map(({ x, y, error_y, text, customdata, ...rest }) => rest)]);
+    const known = tail.length && tail.every((trace) => trace.x[0] != null);
+    const places = tail.map(({ x, y, error_y, text, customdata }) => ({ x, y, text, customdata, ...(error_y ? { error_y } : {}) }));
+    const now = JSON.stringify(places);
+    if (fixed === base && now === moving) return;
+    if (fixed === base && known && root._fullData) {
+      const duration = still() ? 0 : GLIDE_MS;
+      await window.Plotly.animate(root, { data: places, traces: [data.length - 2, data.length - 1] }, {
+        mode: "immediate", transition: { duration, easing: "cubic-out" }, frame: { duration, redraw: false },
+      }).catch(() => {}); // a newer position interrupts an older one
+    } else {
+      const first = !root._fullLayout;
+      if (layout.xaxis && close(seen(layout))) layout.xaxis.tickmode = "auto";
+      await window.Plotly.react(root, data, layout, settings(name));
+      if (first) listen();
+    }
+    base = fixed;
+    moving = now;
+    root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
+  };
+  // Ticks in words serve one decade and more; closer up, plotly chooses them.
+  const close = ([low, high]) => high - low < 0.8;
+  const seen = (layout) => (root._fullLayout?.xaxis && root._fullLayout.xaxis.uirevision === layout.xaxis.uirevision ? root._fullLayout.xaxis.range : layout.xaxis.range);
+  const listen = () => {
+    root.on("plotly_click", (event) => {
+      const id = event.points[0]?.customdata?.[0];
+      if (id) trigger(event.event?.shiftKey ? "pin" : "pick", id);
+    });
+    root.on("plotly_relayout", () => {
+      const axis = root._fullLayout.xaxis;
+      if (!axis || axis.type !== "log") return;
+      const mode = close(axis.range) ? "auto" : "array";
+      if (axis.tickmode !== mode && axis.tickvals) window.Plotly.relayout(root, { "xaxis.tickmode": mode });
+    });
+  };
+  const settings = (name) => ({
+    displaylogo: false, responsive: false, scrollZoom: false, doubleClick: "reset+autosize",
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    toImageButtonOptions: { format: "png", filename: name, scale: 2 },
+    modeBarButtonsToAdd: [
+      { name: "svg", title: "Download as SVG", icon: SVG_ICON, click: (gd) => window.Plotly.downloadImage(gd, { format: "svg", filename: name }) },
+      { name: "csv", title: "Download the points as CSV", icon: CSV_ICON, click: (gd) => save(`${name}.csv`, csv(gd)) },
+    ],
+  });
+
+  return {
+    draw(data, setTriggerValue) {
+      trigger = setTriggerValue;
+      wanted = data;
+      root.style.height = data.height;
+      root.setAttribute("aria-label", data.label);
+      if (waiting) return;
+      const begin = () => {
+        if (!window.Plotly) { waiting = setTimeout(begin, 20); return; }
+        waiting = null;
+        busy = busy.then(apply).catch((error) => console.error(error));
+      };
+      begin();
+    },
+    remove() {
+      clearTimeout(waiting);
+      size.disconnect();
+      if (window.Plotly && root._fullLayout) window.Plotly.purge(root);
+    },
+  };
+}
+
+function mix(one, other, share) {
+  const parse = (text) => {
+    const canvas = document.createElement("canvas").getContext("2d");
+    canvas.fillStyle = text;
+    const hex = canvas.fillStyle;
+    return hex.startsWith("#") ? [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)) : hex.match(/[\d.]+/g).slice(0, 3).map(Number);
+  };
+  const [a, b] = [parse(one), parse(other)];
+  return `rgb(${a.map((value, at) => Math.round(value * share + b[at] * (1 - share))).join(",")})`;
+}
+
+function csv(gd) {
+  const quote = (value) => `"${String(value ?? "").replace(/<br>/g, "; ").replace(/<[^>]+>/g, "").replaceAll('"', '""')}"`;
+  const lines = [["series", "run", gd._fullLayout.xaxis?.title?.text ?? "x", "top1_percent", "description"].map(quote).join(",")];
+  for (const trace of gd.data) {
+    if (!trace.customdata) continue;
+    trace.x.forEach((x, at) => { if (x != null) lines.push([quote(trace.name), quote(trace.customdata[at]?.[0]), x, trace.y[at], quote(trace.text?.[at])].join(",")); });
+  }
+  return lines.join("\n") + "\n";
+}
+
+function save(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -1,0 +1,63 @@
+"""The recipe as a row of chips: each opens its step's fields; steps can be added, removed and moved."""
+
+from __future__ import annotations
+
+import functools
+
+import streamlit as st
+
+from core.points import step_words
+from core.recipe import MAX_STEPS, STEPS, Step
+from pages.ui import acts, edits, fields, state
+from pages.ui.link import View
+
+
+def chips(view: View) -> None:
+    st.html('<div class="label">Recipe, in order</div>')
+    with st.container(key="chips", horizontal=True, gap="xxsmall"):
+        for at, step in enumerate(view.recipe.steps):
+            opened = st.popover(step_words(step), key=f"chip-{at}", on_change="rerun")
+            if opened.open:
+                with opened:
+                    _step(at, step, len(view.recipe.steps))
+        if len(view.recipe.steps) < MAX_STEPS:
+            _add(view)
+
+
+def _step(at: int, step: Step, count: int) -> None:
+    """The fields of one step, and what can be done with it as a whole."""
+    st.html(f'<div class="step-title">{step.title}</div><div class="quiet step-help">{_first_sentence(step)}</div>')
+    fields.draw(step, f"step-{at}-{step.name}", functools.partial(_set, at))
+    with st.container(horizontal=True, gap="xsmall"):
+        st.button("Earlier", key=f"earlier-{at}", icon=":material/arrow_back:", disabled=at == 0, on_click=_move, args=(at, -1))
+        st.button("Later", key=f"later-{at}", icon=":material/arrow_forward:", disabled=at == count - 1, on_click=_move, args=(at, 1))
+        st.button("Remove", key=f"remove-{at}", icon=":material/delete:", on_click=lambda: acts.edit(lambda recipe: edits.remove(recipe, at)))
+
+
+def _move(at: int, by: int) -> None:
+    acts.edit(lambda recipe: edits.move(recipe, at, by))
+
+
+def _set(at: int, name: str, value, phase: str) -> None:
+    acts.edit(lambda recipe: edits.set_field(recipe, at, name, value), phase)
+
+
+def _add(view: View) -> None:
+    opened = st.popover("", icon=":material/add:", key="add-step", on_change="rerun", help="Add a step")
+    if opened.open:
+        with opened:
+            for name, step_type in STEPS.items():
+                st.button(
+                    step_type.title, key=f"add-{name}", width="stretch", help=_first_sentence(step_type),
+                    on_click=functools.partial(_added, name),
+                )  # fmt: skip
+
+
+def _added(name: str) -> None:
+    state.set_widget("add-step", False)
+    acts.edit(lambda recipe: edits.add(recipe, name))
+
+
+def _first_sentence(step: Step | type[Step]) -> str:
+    """What a step does, from its own docstring."""
+    return " ".join((step.__doc__ or "").split()).partition(". ")[0].replace("`", "").rstrip(".") + "."

@@ -1,0 +1,143 @@
+"""What a person does to a recipe, as functions from recipe to recipe. Knows nothing of Streamlit.
+
+Every one may raise `BadField` or `BadRecipe`; the recipe that was there stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from core.recipe import GRID, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, params
+
+ORDER = {STRUCTURE: 0, PRUNE: 1, TRAIN: 2, GRID: 3, REPAIR: 4}  # where a new step goes, if nobody says otherwise
+BITS_OFF = 32
+WEIGHTS, CHANNELS = "magnitude_prune", "channel_prune"
+
+# What the explorer's own controls add, where it is not the step's default; the gallery's runs are made of the same.
+ADDED = {
+    "quantize": {"clipping": "mse"},
+    "distill": {"epochs": 1, "images": 6000, "learning_rate": 0.02},
+    "finetune": {"epochs": 2, "images": 4000, "learning_rate": 0.02},
+}
+
+
+def find(recipe: Recipe, *names: str) -> int | None:
+    """The position of the first step with one of these names."""
+    return next((at for at, step in enumerate(recipe.steps) if step.name in names), None)
+
+
+def field(step_name: str, field_name: str) -> Param:
+    """What one field of a step accepts."""
+    return next(spec for spec in params(STEPS.get(step_name)) if spec.name == field_name)
+
+
+def steps_of(recipe: Recipe, steps) -> Recipe:
+    return Recipe(tuple(steps), recipe.seed)
+
+
+def add(recipe: Recipe, name: str, **fields) -> Recipe:
+    """A new step where it usually belongs: structure, then pruning, training, grids, repair."""
+    step_type = STEPS.get(name)
+    step = step_type(**{key: value for key, value in (ADDED.get(name, {}) | fields).items() if key in {spec.name for spec in params(step_type)}})
+    rank = ORDER.get(step.kind, 4)
+    at = sum(1 for _ in _before(recipe, rank))
+    return steps_of(recipe, [*recipe.steps[:at], step, *recipe.steps[at:]])
+
+
+def _before(recipe: Recipe, rank: int):
+    for step in recipe.steps:
+        if ORDER.get(step.kind, 4) > rank:
+            return
+        yield step
+
+
+def remove(recipe: Recipe, at: int) -> Recipe:
+    return steps_of(recipe, [step for number, step in enumerate(recipe.steps) if number != at])
+
+
+def move(recipe: Recipe, at: int, by: int) -> Recipe:
+    steps = list(recipe.steps)
+    to = min(max(at + by, 0), len(steps) - 1)
+    steps.insert(to, steps.pop(at))
+    return steps_of(recipe, steps)
+
+
+def put(recipe: Recipe, at: int, step: Step) -> Recipe:
+    return steps_of(recipe, [step if number == at else old for number, old in enumerate(recipe.steps)])
+
+
+def set_field(recipe: Recipe, at: int, name: str, value) -> Recipe:
+    return put(recipe, at, dataclasses.replace(recipe.steps[at], **{name: value}))
+
+
+def set_sparsity(recipe: Recipe, value: float, name: str) -> Recipe:
+    """Nothing pruned is no step; else the first pruning step, which is of the kind `name`, removes this share."""
+    at = find(recipe, WEIGHTS, CHANNELS)
+    spec = field(name, "sparsity")
+    value = min(max(value, spec.low), spec.high)
+    if value <= 0:
+        return recipe if at is None else remove(recipe, at)
+    if at is None:
+        return add(recipe, name, sparsity=value)
+    if recipe.steps[at].name == name:
+        return set_field(recipe, at, "sparsity", value)
+    kept = {"layers": recipe.steps[at].layers}
+    return add(remove(recipe, at), name, sparsity=value, **kept)
+
+
+def sparsity(recipe: Recipe) -> float:
+    at = find(recipe, WEIGHTS, CHANNELS)
+    return 0.0 if at is None else recipe.steps[at].sparsity
+
+
+def set_bits(recipe: Recipe, bits: float) -> Recipe:
+    """32 bits are no step."""
+    at = find(recipe, "quantize")
+    if bits >= BITS_OFF:
+        return recipe if at is None else remove(recipe, at)
+    return add(recipe, "quantize", weight_bits=int(bits)) if at is None else set_field(recipe, at, "weight_bits", int(bits))
+
+
+def bits(recipe: Recipe) -> int:
+    at = find(recipe, "quantize")
+    return BITS_OFF if at is None else recipe.steps[at].weight_bits
+
+
+def set_int8(recipe: Recipe, on: bool) -> Recipe:
+    """Activations in 8 bits; weights join them at 8 bits when they were not rounded yet."""
+    at = find(recipe, "quantize")
+    if at is None:
+        return add(recipe, "quantize", weight_bits=8, activation_bits=8, clipping="minmax") if on else recipe
+    return set_field(recipe, at, "activation_bits", 8 if on else None)
+
+
+def int8(recipe: Recipe) -> bool:
+    at = find(recipe, "quantize")
+    return at is not None and recipe.steps[at].activation_bits is not None
+
+
+def set_temperature(recipe: Recipe, value: float) -> Recipe:
+    """Changes the distillation that is there; adds none."""
+    at = find(recipe, "distill")
+    return recipe if at is None else set_field(recipe, at, "temperature", value)
+
+
+def set_repair(recipe: Recipe, on: bool) -> Recipe:
+    """Batch norm re-estimated at the end, or nowhere."""
+    at = find(recipe, "calibrate_batchnorm")
+    if on:
+        return recipe if at is not None else add(recipe, "calibrate_batchnorm")
+    return steps_of(recipe, [step for step in recipe.steps if step.name != "calibrate_batchnorm"])
+
+
+def repaired(recipe: Recipe) -> bool:
+    return find(recipe, "calibrate_batchnorm") is not None
+
+
+def trains(recipe: Recipe) -> bool:
+    return any(step.kind == TRAIN for step in recipe.steps)
+
+
+def pictures(recipe: Recipe) -> int:
+    """Training pictures that a recipe passes over, epochs counted."""
+    return sum(step.epochs * step.images for step in recipe.steps if step.kind == TRAIN)

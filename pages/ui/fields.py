@@ -1,0 +1,60 @@
+"""Draws the fields of any step from their metadata alone: slider, choice, switch or text, with help and range."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import streamlit as st
+
+from core.points import is_share, value_words
+from core.recipe import Param, Step, params
+from pages.ui import state
+from pages.ui.slider import RELEASE, slider
+
+Change = Callable[[str, object, str], None]  # field name, new value, phase ("drag" or "release")
+
+
+def draw(step: Step, key: str, on_change: Change) -> None:
+    """Every field of `step`. `on_change` is called before the next run of the page."""
+    for spec in params(type(step)):
+        one(spec, getattr(step, spec.name), f"{key}-{spec.name}", functools.partial(on_change, spec.name))
+
+
+def one(spec: Param, value, key: str, told: Callable[[object, str], None]) -> None:
+    """One field; `told(value, phase)` receives what a person sets."""
+    if spec.type is bool:
+        _ask(st.toggle, key, value, told, spec.title, help=spec.help or None)
+    elif spec.choices:
+        _choice(spec, value, key, told)
+    elif spec.type is str:
+        _ask(st.text_input, key, value, told, spec.title, help=spec.help or None, max_chars=500)
+    else:
+        _number(spec, value, key, told)
+
+
+def _choice(spec: Param, value, key: str, told) -> None:
+    options = [None, *spec.choices] if spec.optional and None not in spec.choices else list(spec.choices)
+    widget = functools.partial(st.segmented_control, required=True) if len(options) <= 3 else st.selectbox
+    _ask(  # by place, because a choice of None would be drawn as no choice
+        widget, key, options.index(value), lambda at, phase: told(options[at], phase), spec.title, range(len(options)),
+        format_func=lambda at: value_words(spec, options[at]), help=spec.help or None,
+    )  # fmt: skip
+
+
+def _number(spec: Param, value, key: str, told) -> None:
+    if spec.optional:
+        low = spec.type(spec.low)
+        _ask(st.toggle, f"{key}-on", value is not None, lambda on, phase: told(low if on else None, phase), spec.title, help=spec.help or None)
+        if value is None:
+            return
+    slider(
+        "" if spec.optional else spec.title, value, key=key, low=spec.low, high=spec.high, step=spec.step, percent=is_share(spec), unit=spec.unit,
+        help="" if spec.optional else spec.help, on_move=lambda at, phase: told(spec.type(at), phase),
+    )  # fmt: skip
+
+
+def _ask(widget, key: str, value, told, label: str, *arguments, **options) -> None:
+    """A Streamlit widget that shows `value` and tells what it was set to."""
+    state.set_widget(key, value)
+    widget(label, *arguments, key=key, on_change=lambda: told(state.widget(key), RELEASE), **options)

@@ -1,0 +1,146 @@
+"""Follows the recipe at hand: asks for previews while it moves, submits it when it rests, and says what can be shown now.
+
+Everything that waits for the cluster waits here, and never longer than `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import Cancelled, ParetoscopeError
+from core.points import PREVIEW, point
+from core.recipe import Recipe
+from core.store import CANCELLED, OPEN, SUPERSEDED
+from core.work import Work
+from pages.ui import edits
+from pages.ui.known import Known, seconds_a_picture
+
+DRAG_SECONDS, REST_SECONDS = 0.1, 0.25  # of evaluation in one preview
+PATIENCE = {"drag": 0.3, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
+SHORT_TRAINING = 30.0  # seconds of training that start by themselves
+SOON, LATER, SELDOM = 0.1, 0.3, 1.0
+PREVIEWS_KEPT = 64
+
+
+@dataclass
+class Look:
+    """What can be shown of the recipe at hand. `again` is when to look next, in seconds; None when nothing is under way."""
+
+    here: dict | None = None
+    run: dict | None = None
+    before_recovery: bool = False
+    asks_seconds: float | None = None
+    problem: str = ""
+    again: float | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.run is not None and self.run["state"] in OPEN
+
+
+def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, session: dict[str, Any]) -> Look:
+    """`stored` is the store's row of this very work, if any; `session` what this browser session keeps between looks."""
+    row = known.find(f"{work.model}/{work.recipe.key()}")
+    if row is not None and (stored is None or stored["state"] not in OPEN):
+        return Look(here=row)
+    look = Look(run=_submitted(work, stored, session))
+    ended = look.run is not None and look.run["state"] not in OPEN
+    if ended and (look.run["stage"] == SUPERSEDED or session.get("go") == work.identity()):
+        look.run, ended = None, False  # a newer position took its place once, or a person asks for it again
+    if ended:
+        look.problem = look.run.get("message") or ("The run was cancelled." if look.run["state"] == CANCELLED else "The run failed.")
+    look.here, look.before_recovery = _preview(work, phase, cluster, session, look)
+    if phase == "rest" and not look.running and not ended:
+        _submit(work, known, cluster, session, look)
+    if look.running:
+        whole = look.run.get("preview")
+        if whole and whole.get("metrics"):  # everything but the latency is measured already
+            look.here, look.before_recovery = point(look.run | {"recipe": work.recipe.to_json()} | whole), False
+        look.again = look.again or LATER
+    return look
+
+
+def _submitted(work: Work, stored: dict | None, session: dict[str, Any]) -> dict | None:
+    """The stored row, or the one that `submit` promised until the store has it."""
+    promised = session.get("promised")
+    if stored is None and promised is not None and promised["identity"] == work.identity():
+        return promised
+    return stored
+
+
+def _submit(work: Work, known: Known, cluster, session: dict[str, Any], look: Look) -> None:
+    """Submit, unless it would train longer than starts by itself and nobody has said go."""
+    seconds = estimate_recipe(work.recipe, known)
+    if seconds > SHORT_TRAINING and session.get("go") != work.identity():
+        look.asks_seconds = seconds
+        return
+    look.run = session["promised"] = cluster.submit(work, lane=session["lane"])
+    session["go"] = None
+    look.again = LATER
+
+
+def estimate_recipe(recipe: Recipe, known: Known) -> float:
+    """Seconds of training that a recipe asks for; 0 when it trains nothing."""
+    passed = edits.pictures(recipe)
+    macs = known.baseline["macs"] if known.baseline else None
+    return passed * seconds_a_picture([*known.rows, *known.others], macs) if passed else 0.0
+
+
+def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> tuple[dict | None, bool]:
+    """The best preview there is of this recipe; failing that, while it moves, the last one that was seen."""
+    seen: OrderedDict[str, dict] = session.setdefault("previews", OrderedDict())
+    wanted = DRAG_SECONDS if phase == "drag" else REST_SECONDS
+    if not look.problem:
+        try:
+            _ask(work, wanted, phase, cluster, session, seen)
+        except Cancelled:
+            pass  # another tab of this session, or a newer position, took its place
+        except ParetoscopeError as error:
+            look.problem = str(error)
+    if session.get("flight"):
+        look.again = SOON
+    found = seen.get(work.identity())
+    if found is None and phase == "drag":
+        found = session.get("last_preview")
+    if found is None:
+        return None, False
+    session["last_preview"] = found
+    return found["point"], found["before_recovery"]
+
+
+def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any], seen) -> None:
+    """While it moves: let the preview that is under way come in and show it, then ask for the newest position.
+
+    The cluster drops a lane's former preview when a newer one is asked for, so asking without waiting would show none.
+    At rest the newest position matters alone.
+    """
+    identity, patience = work.identity(), PATIENCE[phase]
+    flight = session.get("flight")
+    if flight and (phase == "drag" or flight["identity"] == identity):
+        patience = _land(session, seen, patience)
+    if identity in seen and seen[identity]["asked"] >= wanted:
+        return
+    flight = session.get("flight")
+    if flight and (phase == "drag" or (flight["identity"] == identity and flight["asked"] >= wanted)):
+        return
+    session["flight"] = {"identity": identity, "work": work, "asked": wanted, "look": cluster.preview(session["lane"], work, wanted)}
+    _land(session, seen, patience)
+
+
+def _land(session: dict[str, Any], seen, patience: float) -> float:
+    """Wait for the preview under way; keep it when it comes, and return the patience that is left."""
+    flight, started = session["flight"], time.monotonic()
+    if not flight["look"].wait(max(0.0, patience)):
+        return 0.0
+    session["flight"] = None
+    result, work = flight["look"].result(0), flight["work"]
+    row = {"model": work.model, "dataset": work.dataset, "recipe": work.recipe.to_json(), "split": work.split}
+    seen[flight["identity"]] = {"point": point(row | result, state=PREVIEW), "before_recovery": result["before_recovery"], "asked": flight["asked"]}
+    seen.move_to_end(flight["identity"])
+    while len(seen) > PREVIEWS_KEPT:
+        seen.popitem(last=False)
+    session["last_preview"] = seen[flight["identity"]]
+    return patience - (time.monotonic() - started)

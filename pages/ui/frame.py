@@ -1,0 +1,37 @@
+"""Every page's first call: page settings, styles, and the navigation in groups."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import streamlit as st
+
+from core.errors import ParetoscopeError
+
+ROOT = Path(__file__).resolve().parents[2]
+STYLES = ROOT / "assets" / "styles" / "paretoscope.css"
+ICON = ROOT / "assets" / "styles" / "icon.svg"
+PAGES = {"Explore": (("dashboard.py", "Explorer", ":material/scatter_plot:"),)}  # group → (file, title, icon); a page appears here when it exists
+
+
+def frame(title: str) -> None:
+    """Set up the page named `title`. Must be the first Streamlit call of a page."""
+    st.set_page_config(page_title=f"{title} · Paretoscope", page_icon=str(ICON), layout="wide", initial_sidebar_state="expanded")
+    st.html(STYLES)
+    with st.sidebar:
+        st.html('<div class="brand">Paretoscope</div>')
+        for group, pages in PAGES.items():
+            st.html(f'<div class="group">{group}</div>')
+            for file, name, icon in pages:
+                st.page_link(file, label=name, icon=icon)
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """Turn an error that Paretoscope raises on purpose into a message box with its sentence; nothing already drawn is lost."""
+    try:
+        yield
+    except ParetoscopeError as error:
+        st.error(str(error), icon=":material/error:")

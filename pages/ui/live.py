@@ -1,0 +1,145 @@
+"""The live part of the explorer: chart, sentence, cards and status. Runs anew with every position of a slider."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core import charts, pareto
+from core.errors import ParetoscopeError
+from core.work import Work
+from pages.ui import acts, controls, services, state, words
+from pages.ui.cards import cards
+from pages.ui.chart import THEME, chart
+from pages.ui.follow import LATER, SELDOM, Look, follow
+from pages.ui.known import Known
+from pages.ui.link import View
+from pages.ui.status import BUSY, IDLE, WRONG, status
+
+HEIGHT = "var(--chart-height)"  # set by the style sheet, so that nothing scrolls
+STAGES = {"train": "training", "evaluate": "evaluating", "latency": "measuring latency", "compress": "compressing"}
+
+
+@st.fragment(key=acts.LIVE)
+def live() -> None:
+    view, session = state.view(), state.session()
+    phase = session.get("phase", "rest")
+    known, look, work = Known(), Look(), None
+    try:
+        known = services.shelf().known(view.model, view.dataset)
+        work = Work(view.model, view.dataset, view.recipe)
+        look = follow(work, phase, known, services.store().find(work.identity()), services.cluster(), session)
+        _measure_baseline(work, known, session)
+    except ParetoscopeError as error:
+        look.problem = str(error)
+    answer = pareto.answer(known.rows, view.limits()) if view.limits() else None
+    _chart(view, known, look, answer)
+    with st.container(key="saying", horizontal=True, vertical_alignment="top", gap="xsmall", wrap=False):
+        _sentence(view, known, look, answer)
+        _actions(view, work, look)
+    cards(look.here, known.baseline, look.running)
+    _status(look)
+    if phase == "rest":
+        state.publish()
+
+
+def _measure_baseline(work: Work, known: Known, session) -> None:
+    """A pair that nobody compressed yet has no baseline: measure it once."""
+    if known.baseline is None and session.get("baseline") != work.baseline().identity():
+        session["baseline"] = work.baseline().identity()
+        services.cluster().submit(work.baseline())
+
+
+def _chart(view: View, known: Known, look: Look, answer) -> None:
+    pinned = [row for row in (known.find(id) for id in view.pins) if row]
+    figure = charts.figure(
+        known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
+        others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
+        fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None,
+    )  # fmt: skip
+    chart(
+        figure, key="chart", height=HEIGHT, glides=not view.three_d, name=f"{view.model}-{view.dataset}",
+        label=f"Accuracy of {len(known.rows)} compressed versions of {view.model} over {charts.AXES[view.x].title}",
+        on_pick=lambda id: acts.pick(id, _row), on_pin=acts.pin,
+    )  # fmt: skip
+
+
+def _row(id: str) -> dict | None:
+    view = state.view()
+    return services.shelf().known(view.model, view.dataset).find(id)
+
+
+def _lit(known: Known) -> set[str]:
+    """While the temperature is dragged: the measured runs distilled nearest to it. No point is invented between them."""
+    wanted = state.session().get("lit_temperature")
+    if wanted is None:
+        return set()
+    from core.recipe import Recipe
+
+    distilled = [(controls.temperature(Recipe.from_json(row["recipe"])), row["id"]) for row in known.rows if row["family"] == "Distilled"]
+    nearest = min((abs(at - wanted) for at, _ in distilled), default=None)
+    return {id for at, id in distilled if abs(at - wanted) == nearest}
+
+
+def _sentence(view: View, known: Known, look: Look, answer) -> None:
+    text = words.sentence(look.here, known.baseline, look.before_recovery)
+    if look.problem:
+        text = f'<span class="tag wrong">{words.escape(look.problem)}</span>'
+    elif look.asks_seconds:
+        text += f" <span class='quiet'>Training would take {words.duration(look.asks_seconds)}.</span>"
+    second = words.budget_answer(known.rows, view.limits(), answer) if answer else ""
+    st.html(f'<div class="sentence">{text}</div><div class="answer">{second}</div>')
+
+
+def _actions(view: View, work: Work | None, look: Look) -> None:
+    """What can be done with the run at hand; only what applies now is there."""
+    if work is None:
+        return
+    if look.asks_seconds:
+        st.button(f"Train, {words.duration(look.asks_seconds)}", key="train-now", type="primary", on_click=acts.go, args=(work.identity(),))
+    elif look.running:
+        st.button("Cancel", key="cancel", icon=":material/stop_circle:", on_click=_cancel, args=(work.identity(),))
+    elif look.problem:
+        st.button("Run again", key="run-again", icon=":material/replay:", on_click=acts.go, args=(work.identity(),))
+    if look.run and look.run.get("curve"):
+        opened = st.popover("Learning curve", key="curve", icon=":material/show_chart:", on_change="rerun")
+        if opened.open:
+            with opened:
+                chart(charts.curve(look.run["curve"], THEME), key="curve-chart", height="260px", label="Learning curve", name="learning-curve")
+    if look.here and not look.running:
+        with st.popover("Why?", key="why", type="tertiary"):
+            for paragraph in words.why(view.recipe, look.here):
+                st.markdown(paragraph)
+        pinned = look.here["id"] in view.pins
+        st.button("Unpin" if pinned else "Pin", key="pin", type="tertiary", icon=":material/keep:", on_click=acts.pin, args=(look.here["id"],),
+                  help="Keep this run to compare it with up to three others. Shift and a click on a point do the same.")  # fmt: skip
+
+
+def _cancel(identity: str) -> None:
+    services.cluster().cancel(identity)
+    state.session()["cancelled"] = identity
+    st.rerun(acts.LIVE)
+
+
+def _status(look: Look) -> None:
+    """One line in the sidebar, and the pulse that looks again while something is under way."""
+    with st.sidebar:
+        try:
+            told = services.cluster().state()
+        except ParetoscopeError as error:
+            status("the store is out of reach", WRONG, detail=str(error), again=SELDOM)
+            return
+        if told["trouble"]:
+            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
+        elif not told["connected"]:
+            status("starting the cluster …", BUSY, again=LATER)
+        elif look.running:
+            doing = STAGES.get(look.run.get("stage"), "waiting")
+            left = look.run.get("seconds_left")
+            status(f"{doing}, {left:.0f} s left" if left else doing, BUSY, fraction=look.run["fraction"], again=look.again or LATER)
+        elif told["waiting"] + told["running"]:
+            count = told["waiting"] + told["running"]
+            status(f"computing {count} run{'s' if count > 1 else ''}", BUSY, again=look.again or SELDOM)
+        elif look.again:
+            status("previewing", BUSY, again=look.again)
+        else:
+            status("idle", IDLE)

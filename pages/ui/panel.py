@@ -1,0 +1,71 @@
+"""The line above the chart: its axis and view, and the budgets."""
+
+from __future__ import annotations
+
+import functools
+
+import streamlit as st
+
+from core.charts import AXES
+from pages.ui import acts, state
+from pages.ui.link import BUDGETS, View
+
+MARKS = {"accuracy": ("≥", "%", 0.5), "kilobytes": ("≤", "kB", 10.0), "latency": ("≤", "× latency", 0.05)}
+HELP = {
+    "accuracy": "A budget: the least top-1 accuracy, in percent. What does not fit turns grey.",
+    "kilobytes": "A budget: the most kilobytes to download; 1 kB is 1,000 bytes.",
+    "latency": "A budget: the highest latency as a ratio to the baseline's; below 1 asks for faster.",
+}
+
+SAME = "all the same"
+
+
+@st.fragment(key="panel")
+def panel() -> None:
+    view = state.view()
+    with st.container(key="panel", horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
+        _axis(view)
+        _view(view)
+        st.html('<span class="quiet budgets">Budgets</span>', width="content")
+        for name in BUDGETS:
+            _budget(view, name)
+
+
+def _axis(view: View) -> None:
+    state.set_widget("x", view.x)
+    st.selectbox(
+        "x-axis", list(AXES), key="x", format_func=lambda name: AXES[name].title, width=230, on_change=lambda: acts.show(x=state.widget("x")),
+        help="What accuracy is set against:  \n" + "  \n".join(f"**{axis.title}**: {axis.help}" for axis in AXES.values()),
+    )  # fmt: skip
+
+
+def _view(view: View) -> None:
+    with st.popover("View", key="view", icon=":material/tune:"):
+        state.set_widget("third", view.third or SAME)
+        st.selectbox(
+            "Marker size", [SAME, *AXES], key="third", format_func=lambda name: AXES[name].title if name in AXES else name,
+            on_change=lambda: acts.show(third=None if state.widget("third") == SAME else state.widget("third")), help="Shows a third objective as the size of each point: larger is more.",
+        )  # fmt: skip
+        state.set_widget("three_d", view.three_d)
+        st.toggle("Three dimensions", key="three_d", on_change=lambda: acts.show(three_d=state.widget("three_d")), help="Draws the third objective as an axis.")
+        state.set_widget("all_models", view.all_models)
+        st.toggle(
+            "Front of all models", key="all_models", on_change=lambda: acts.show(all_models=state.widget("all_models")),
+            help="Adds the common front of every model that was measured on this dataset.",
+        )  # fmt: skip
+
+
+def _budget(view: View, name: str) -> None:
+    mark, unit, step = MARKS[name]
+    _, _, low, high, _ = BUDGETS[name]
+    st.html(f'<span class="quiet">{mark}</span>', width="content")
+    state.set_widget(f"budget-{name}", getattr(view, name))
+    st.number_input(
+        HELP[name], min_value=low, max_value=high, value=None, step=step, key=f"budget-{name}", label_visibility="collapsed", width=84, format="%g",
+        placeholder="any", on_change=functools.partial(_set_budget, name),
+    )  # fmt: skip
+    st.html(f'<span class="quiet" title="{HELP[name]}">{unit}</span>', width="content")
+
+
+def _set_budget(name: str) -> None:
+    acts.show(**{name: state.widget(f"budget-{name}")})

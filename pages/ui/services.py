@@ -1,0 +1,45 @@
+"""The only file with st.cache_*: the store, the client of the cluster, the shelf of measured runs and the presets.
+
+Shared by every session of this server. Connecting to the cluster, and starting it where there is none, happens in the
+background: what is asked before it answers is delivered when it does.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+
+@st.cache_resource(show_spinner=False)
+def store():
+    """The runs of this person or team; raises `StoreError`."""
+    from core.store import Store
+
+    return Store()
+
+
+@st.cache_resource(show_spinner=False)
+def cluster():
+    """Whom work is given to. Never waits."""
+    from core.cluster import connect
+
+    return connect(wait=0, store=store())
+
+
+@st.cache_resource(show_spinner=False)
+def shelf():
+    """Every measured run as flat rows, the gallery's among them. Shared: do not change the rows."""
+    from core import gallery
+    from core.machine import machine
+    from pages.ui.known import Shelf
+
+    return Shelf(store(), gallery.runs(), machine()["id"])
+
+
+@st.cache_resource(show_spinner=False)
+def presets() -> list[dict]:
+    """The shipped recipes: `name`, `title`, `help`, `recipe` (JSON)."""
+    import json
+
+    from core.home import ASSETS
+
+    return json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))

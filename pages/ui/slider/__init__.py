@@ -1,0 +1,71 @@
+"""A slider that reports while it is dragged: Streamlit's own speaks only when it is let go.
+
+A Custom Component v2. It sends a value at most every 150 ms while it moves ("drag") and one when it is let go
+("release"); the newest value takes the place of any that was not handled yet. Works by pointer, touch and keyboard.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from pages.ui import state
+
+DRAG, RELEASE = "drag", "release"
+_HERE = Path(__file__).parent
+_HTML = (
+    '<div class="slider"><div class="head"><label></label><button class="help" type="button" aria-label="Help">?</button><output></output></div>'
+    '<input type="range" /><div class="note"></div><div class="tip" popover="manual" role="tooltip"></div></div>'
+)
+_component = st.components.v2.component(
+    "paretoscope_slider", html=_HTML, css=(_HERE / "slider.css").read_text(), js=(_HERE / "slider.js").read_text()
+)
+
+
+def slider(
+    label: str,
+    value: float,
+    *,
+    key: str,
+    on_move: Callable[[float, str], None],
+    low: float = 0,
+    high: float = 1,
+    step: float = 1,
+    stops: Sequence[float] | None = None,
+    texts: Sequence[str] | None = None,
+    percent: bool = False,
+    unit: str = "",
+    help: str = "",
+    note: str = "",
+    disabled: bool = False,
+) -> None:
+    """Draw one slider over `low`…`high` by `step`, or over `stops` (with their `texts`).
+
+    `on_move(value, phase)` is called before the next run of the page, with phase "drag" or "release"; it may call `st.rerun`
+    with the fragments to draw. `value` moves the thumb unless a hand is on it.
+    """
+    told = state.reported(key, "at") or {}
+    _component(
+        key=key,
+        data={
+            "label": label, "value": value, "low": low, "high": high, "step": step, "digits": _digits(step), "stops": list(stops) if stops else None,
+            "texts": list(texts) if texts else None, "percent": percent, "unit": unit, "help": help, "note": note, "disabled": disabled,
+            "seq": told.get("seq", 0),
+        },
+        on_at_change=functools.partial(_moved, key, on_move),
+    )  # fmt: skip
+
+
+def _moved(key: str, on_move: Callable[[float, str], None]) -> None:
+    told = state.reported(key, "at")
+    if isinstance(told, dict) and isinstance(told.get("value"), (int, float)) and told.get("phase") in (DRAG, RELEASE):
+        on_move(told["value"], told["phase"])
+
+
+def _digits(step: float) -> int:
+    """Decimals that a multiple of `step` needs, so that 0.1 + 0.2 is 0.3."""
+    text = f"{step:.6f}".rstrip("0")
+    return len(text.partition(".")[2])

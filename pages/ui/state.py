@@ -1,0 +1,94 @@
+"""The only file that touches st.session_state and st.query_params: what the pages remember, and the address bar.
+
+The view is remembered as its query parameters, so that the session, the address bar and a shared link are one thing. Going
+back in the browser, or opening another link in the same tab, is seen as parameters that this session did not write.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from pages.ui import link
+from pages.ui.link import View
+
+_VIEW, _WRITTEN, _SAID, _SESSION = "view", "written", "said", "session"
+
+
+def view() -> View:
+    """What the explorer shows now, as restored from the address bar when that was changed from outside."""
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    if _VIEW not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
+        restored, said = link.decode(query)
+        _remember(restored)
+        st.session_state[_SAID] = said
+        st.session_state[_WRITTEN] = query  # a bare address stays bare until something is changed
+    decoded, _ = link.decode(st.session_state[_VIEW])
+    return decoded
+
+
+def change(**changes: Any) -> View:
+    """Change the view and remember it; `publish` puts it into the address bar."""
+    changed = view().replace(**changes)
+    _remember(changed)
+    return changed
+
+
+def publish() -> None:
+    """Write the view into the address bar. Not called while something is dragged, so that Back goes to the last resting place."""
+    query = st.session_state[_VIEW]
+    if query != st.session_state.get(_WRITTEN) and not (query == link.encode(View()) and not st.session_state.get(_WRITTEN)):
+        st.query_params.from_dict(query)
+        st.session_state[_WRITTEN] = query
+
+
+def address() -> str:
+    """The link that restores what is shown."""
+    from urllib.parse import urlencode
+
+    base = (st.context.url or "").partition("?")[0]
+    return f"{base}?{urlencode(st.session_state[_VIEW], doseq=True)}"
+
+
+def take_messages() -> list[str]:
+    """Sentences about the link that are to be shown until it is changed."""
+    return st.session_state.get(_SAID, [])
+
+
+def drop_messages() -> None:
+    st.session_state[_SAID] = []
+
+
+def session() -> dict[str, Any]:
+    """What this browser session keeps besides the view: plain values and handles, never a model."""
+    if _SESSION not in st.session_state:
+        st.session_state[_SESSION] = {"lane": uuid.uuid4().hex}
+    return st.session_state[_SESSION]
+
+
+def reported(key: str, name: str) -> Any:
+    """What the component drawn with `key` last reported under `name`."""
+    told = st.session_state.get(key)
+    return told.get(name) if told is not None and hasattr(told, "get") else None
+
+
+def widget(key: str) -> Any:
+    """The value of a Streamlit widget; None before it is drawn."""
+    return st.session_state.get(key)
+
+
+def set_widget(key: str, value: Any) -> None:
+    """Set a widget's value before it is drawn."""
+    st.session_state[key] = value
+
+
+def forget(keys: Sequence[str]) -> None:
+    for key in keys:
+        st.session_state.pop(key, None)
+
+
+def _remember(changed: View) -> None:
+    st.session_state[_VIEW] = link.encode(changed)
