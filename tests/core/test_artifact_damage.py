@@ -1,0 +1,194 @@
+"""Whatever is called a packed file and was not made by `artifact.write` is refused with a sentence, or read as something valid."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import psutil
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import artifact
+from core.architecture import Architecture
+from core.errors import BadArtifact
+from core.recipe import Recipe
+from core.weights import ActivationGrid, Compressed
+from tests.random_states import FIVE, check_same, random_subject, same_bits, set_states
+
+
+def mixed() -> Compressed:
+    states = [(None, None), (0.3, None), (None, (4, False, "channel")), (0.3, (4, True, "channel")), (0.1, (8, False, "tensor"))]
+    subject = set_states(random_subject(FIVE), states, 1)
+    subject.activations = {"x": ActivationGrid(0.5, 3, 8)}
+    return subject
+
+
+GOOD = artifact.write(mixed(), recipe=Recipe()).data
+
+
+def rebuilt(header: object, body: bytes, version: int = artifact.VERSION, text: bytes | None = None) -> bytes:
+    """A file of this header and body, with lengths and checksum as they should be: what an attacker can make."""
+    packed = zlib.compress(json.dumps(header).encode() if text is None else text)
+    data = artifact.PREFIX.pack(artifact.MAGIC, version, len(packed)) + packed + body
+    return data + artifact._checksum(data)
+
+
+def taken_apart(data: bytes = GOOD) -> tuple[dict, bytes]:
+    length = artifact.PREFIX.unpack_from(data)[2]
+    end = artifact.PREFIX.size + length
+    return json.loads(zlib.decompress(data[artifact.PREFIX.size : end])), data[end : -artifact.CHECKSUM_BYTES]
+
+
+def refused_or_valid(data: bytes) -> None:
+    try:
+        subject = artifact.read(data)
+    except BadArtifact as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
+        return
+    for name, weight in subject.weights.items():
+        assert same_bits(weight.value(), subject.module.get_parameter(name).detach())
+    artifact.write(subject)
+
+
+def test_rebuilding_changes_nothing():
+    check_same(artifact.read(rebuilt(*taken_apart())), mixed())
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_refused(data):
+    for start in (b"", artifact.MAGIC, artifact.PREFIX.pack(artifact.MAGIC, artifact.VERSION, 5)):
+        with pytest.raises(BadArtifact):
+            artifact.read(start + data)
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_a_truncated_file_is_refused(length):
+    with pytest.raises(BadArtifact):
+        artifact.read(GOOD[:length])
+
+
+@given(st.integers(0, 8 * len(GOOD) - 1))
+def test_a_flipped_bit_is_refused(place):
+    data = bytearray(GOOD)
+    data[place // 8] ^= 1 << place % 8
+    with pytest.raises(BadArtifact):
+        artifact.read(bytes(data))
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, len(taken_apart()[1]) - 1), st.integers(0, 255)), min_size=1, max_size=8))
+def test_changed_streams_with_a_right_checksum_are_refused_or_read(changes):
+    header, body = taken_apart()
+    body = bytearray(body)
+    for place, value in changes:
+        body[place] = value
+    refused_or_valid(rebuilt(header, bytes(body)))
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**30]), st.floats(), st.text(max_size=5),
+    st.sampled_from(["dense", "masked", "grid", "resnet18", "vgg16", "vit_h_14"]),
+)  # fmt: skip
+anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+
+
+def places_in(value: object, path: tuple = ()) -> list[tuple]:
+    """The path of every value inside a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, child in inner for place in places_in(child, (*path, key)))]
+
+
+def changed(value: object, path: tuple, new: object) -> object:
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(copy[path[0]], path[1:], new)
+    return copy
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_changed_headers_with_a_right_checksum_are_refused_or_read(data):
+    header, body = taken_apart()
+    for _ in range(data.draw(st.integers(1, 3))):
+        header = changed(header, data.draw(st.sampled_from(places_in(header))), data.draw(anything))
+    refused_or_valid(rebuilt(header, body))
+
+
+@settings(max_examples=100)
+@given(anything)
+def test_any_header_is_refused(header):
+    with pytest.raises(BadArtifact):
+        artifact.read(rebuilt(header, b""))
+
+
+def header_with(path: tuple, value: object) -> bytes:
+    header, body = taken_apart()
+    return rebuilt(changed(header, path, value), body)
+
+
+LIES = {
+    "no packed model": (b"PK\x03\x04 and so on", "not a packed model"),
+    "nothing": (b"", "not a packed model"),
+    "half": (GOOD[: len(GOOD) // 2], "checksum"),
+    "newer": (rebuilt({}, b"", version=artifact.VERSION + 1), "format 2, and this version of Paretoscope reads formats up to 1"),
+    "header bomb": (rebuilt(None, b"", text=b" " * (artifact.LARGEST_HEADER + 10)), "header does not end"),
+    "deep header": (rebuilt(None, b"", text=b"[" * 100_000), "header cannot be read"),
+    "endless number": (rebuilt(None, b"", text=b"1" * 10_000), "header cannot be read"),
+    "missing keys": (rebuilt({"architecture": None}, b""), "right keys"),
+    "unknown model": (header_with(("architecture", "model"), "resnet19"), "resnet19"),
+    "many classes": (header_with(("architecture", "classes"), 10**12), "classes"),
+    "other classes": (header_with(("architecture", "classes"), 11), "another architecture"),
+    "large input": (header_with(("architecture", "input_size"), 10**6), "input_size"),
+    "other model": (header_with(("architecture",), Architecture("resnet18", 10, 32).to_json()), "another architecture"),
+    "unbuildable": (header_with(("architecture",), Architecture("maxvit_t", 10, 40).to_json()), "maxvit_t|cannot be built"),
+    "too few weights": (header_with(("weights",), []), "number of weights"),
+    "unknown form": (header_with(("weights", 0), ["sparse", 3]), "unknown form"),
+    "negative length": (header_with(("weights", 1, 1), -5), "malformed"),
+    "huge length": (header_with(("weights", 1, 1), 10**12), "streams should take"),
+    "17 bits": (header_with(("weights", 2, 2), 17), "out of range"),
+    "no scales": (header_with(("weights", 2, 4), []), "number of scales"),
+    "integers": (header_with(("integers",), 2.5), "no number"),
+    "activation": (header_with(("activations", "x"), [float("nan"), 0, 8]), "scale is out of range"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lies_get_their_sentence(lie):
+    data, words = LIES[lie]
+    with pytest.raises(BadArtifact, match=words) as caught:
+        artifact.read(data)
+    assert str(caught.value).endswith(".")
+
+
+def test_codes_outside_the_grid_are_refused():
+    header, body = taken_apart()
+    with pytest.raises(BadArtifact, match="outside its grid"):
+        artifact.read(rebuilt(changed(header, ("weights", 4, 2), 3), body))
+
+
+def test_a_small_file_cannot_ask_for_much_memory():
+    """A few bytes that claim to be the largest model are refused before the model is built."""
+    large = Architecture("vgg16", 100_000, 32)  # 2.2 GB
+    header, _body = taken_apart()
+    with torch.device("meta"):
+        skeleton = large.build()
+    header |= {"architecture": large.to_json(), "tensors": artifact._fingerprint(skeleton), "weights": [["masked", 2, 0]] * 16, "integers": 0}
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(BadArtifact, match="streams should take"):
+        artifact.read(rebuilt(header, b"\0\0" * 16))
+    assert psutil.Process().memory_info().rss - before < 200e6
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(BadArtifact, match=r"This file holds five_layers \(10 classes, 28×28\), not resnet18 \(10 classes, 32×32\)\."):
+        artifact.read(GOOD, expect=Architecture("resnet18", 10, 32))
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(BadArtifact, match="cannot be read"):
+            artifact.read(path)

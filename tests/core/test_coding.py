@@ -1,0 +1,198 @@
+"""Streams come back as they were, take what their entropy asks for, and damaged ones are refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from core.coding import LARGEST_ALPHABET, Coded, Positions, decode, decode_positions, encode, histogram, plan_sparse, varint
+from core.errors import BadArtifact
+
+numbers = st.one_of(
+    st.lists(st.integers(-8, 7), max_size=300),
+    st.lists(st.integers(-32768, 32767), max_size=300),
+    st.lists(st.integers(-(2**60), 2**60), max_size=20),
+    st.lists(st.sampled_from([0, 0, 0, 0, 5]), max_size=3000),
+)
+
+
+def entropy_bytes(symbols: np.ndarray) -> float:
+    """The order-0 entropy of a whole stream, by scipy."""
+    _values, counts = np.unique(symbols, return_counts=True)
+    return float(entropy(counts, base=2)) * symbols.size / 8
+
+
+def normal_codes(count: int, bits: int, seed: int = 0) -> np.ndarray:
+    """Codes of normally distributed weights on a symmetric grid that reaches 2.7 deviations."""
+    high = 2 ** (bits - 1) - 1
+    return np.clip(np.rint(np.random.default_rng(seed).normal(0, high / 2.7, count)), -high, high).astype(np.int16)
+
+
+@given(numbers)
+def test_numbers_come_back(values):
+    symbols = np.array(values, np.int64)
+    assert np.array_equal(decode(encode(symbols), symbols.size), symbols)
+
+
+@pytest.mark.parametrize("count", [262_143, 262_144, 600_001])
+@pytest.mark.parametrize("bits", [2, 16])
+def test_long_streams_come_back(count, bits):
+    symbols = normal_codes(count, bits)
+    assert np.array_equal(decode(encode(symbols), count), symbols)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [1, 10, 100, 1_000, 100_000])
+def test_small_grids_take_their_entropy(bits, count):
+    symbols = normal_codes(count, bits)
+    assert len(encode(symbols)) <= 1.01 * entropy_bytes(symbols) + 64
+
+
+@pytest.mark.parametrize(("bits", "count"), [(6, 1_000), (6, 100_000), (8, 500), (8, 9_408), (8, 200_000), (16, 500_000)])
+def test_wide_grids_take_their_entropy(bits, count):
+    symbols = normal_codes(count, bits)
+    assert len(encode(symbols)) <= 1.01 * entropy_bytes(symbols) + 64
+
+
+@pytest.mark.parametrize("sparsity", [0.05, 0.5, 0.8, 0.95, 0.99, 0.9999])
+def test_positions_take_their_entropy(sparsity):
+    """Scattered at random, n positions need n·H(p) bits: nothing can do better."""
+    kept = np.random.default_rng(1).random(300_000) > sparsity
+    share = kept.mean()
+    positions = Positions.of(np.flatnonzero(kept), kept.size)
+    assert len(positions.encode()) <= 1.01 * kept.size * float(entropy([share, 1 - share], base=2)) / 8 + 64
+    assert np.array_equal(decode_positions(positions.encode(), kept.size), np.flatnonzero(kept))
+
+
+@given(st.integers(1, 3000).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))
+def test_positions_come_back(given_places):
+    count, places = given_places
+    places = np.array(sorted(places), np.int64)
+    assert np.array_equal(decode_positions(Positions.of(places, count).encode(), count), places)
+
+
+def test_a_pruned_region_does_not_spoil_the_gaps():
+    """One gap of a million costs runs, not a histogram a million wide."""
+    places = np.concatenate([np.arange(0, 50_000, 5), np.arange(1_500_000, 1_550_000, 5)])
+    data = Positions.of(places, 1_600_000).encode()
+    assert len(data) < 2_000
+    assert np.array_equal(decode_positions(data, 1_600_000), places)
+
+
+@given(numbers)
+def test_no_stream_is_larger_than_packed_bits(values):
+    symbols = np.array(values, np.int64)
+    if symbols.size:
+        width = int(symbols.max() - symbols.min()).bit_length()
+        assert len(encode(symbols)) <= (symbols.size * width + 7) // 8 + 11
+
+
+@given(numbers)
+def test_sizes_are_told_before_coding(values):
+    symbols = np.array(values, np.int64)
+    coded = Coded.of(symbols)
+    assert abs(coded.size - len(coded.encode())) <= 4
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_sizes_of_long_streams_are_told_before_coding(bits):
+    coded = Coded.of(normal_codes(300_000, bits))
+    assert coded.size == pytest.approx(len(coded.encode()), rel=1e-3)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("count", [50, 200_000])
+def test_sparse_values_take_the_smaller_form(density, count):
+    """Never more than either form by itself, apart from what the saved time is worth."""
+    rng = np.random.default_rng(2)
+    values = normal_codes(count, 4) * (rng.random(count) < density)
+    positions, coded = plan_sparse(values)
+    taken = len(coded.encode()) + (len(positions.encode()) if positions else 0)
+    places = np.flatnonzero(values)
+    apart = len(Positions.of(places, count).encode()) + len(encode(values[places]))
+    assert taken <= min(len(encode(values)), apart) * 1.002 + count // 4096 + 8
+
+
+def test_histogram_counts_like_numpy():
+    symbols = normal_codes(10_000, 8)
+    assert np.array_equal(histogram(symbols, -127, 127), np.bincount(symbols + 127, minlength=255))
+
+
+PLACES = np.array([0, 3, 4, 100, 101, 900])
+KNOWN = {  # numbers → their bytes in hexadecimal
+    "packed": (np.arange(20) * 7 % 13 - 6, "840b708192a3b4c506172839"),
+    "coded": (np.where(np.arange(300) % 11, 0, 3), "000004983c4986843ec4b5ec718dc2c49fea7d069bfd11daf50e0f"),
+    "low bits apart": (np.arange(200) ** 2 // 150,
+        "04001100000000000010111122223343445566768798a9bacbdcee0f102243547688a9cbddfe1032547698badc0f21437698caed10426598cafd2053"
+        "86b9ec104386b9ed205497db0e4286ca0e4286ca0e4286ca1e5397ec2075c90e53a8fc4196eb3085da2085805bf4819bd4ecc5f537e41d1df3e03953"
+        "36d4c8eb7ec7774f74bebd1921ba56eb80ab20175bac1a6daba365ff748f4cd4c983b914638253364373342e1d6ee6d3c9686f1dde414aa79854a3c1"
+        "2c2485285a2ed8a8c401cab8c02a08727a2e2af518fcbf40ae03"),
+}
+
+
+@pytest.mark.parametrize("form", KNOWN)
+def test_the_format_stays_as_it_is(form):
+    """Bytes written once must be read for ever: a change here needs a new version of the packed file."""
+    symbols, known = KNOWN[form]
+    assert encode(symbols).hex() == known
+    assert np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
+
+
+def test_the_format_of_positions_stays_as_it_is():
+    assert Positions.of(PLACES, 1000).encode().hex() == "0a068a00000800c01700780c"
+
+
+@given(st.binary(max_size=200), st.integers(0, 5000))
+def test_any_bytes_give_numbers_or_a_sentence(data, count):
+    try:
+        assert decode(data, count).shape == (count,)
+    except BadArtifact as error:
+        assert str(error).count(".") == 1
+
+
+@given(st.binary(max_size=200), st.integers(1, 5000))
+def test_any_bytes_give_positions_or_a_sentence(data, count):
+    try:
+        places = decode_positions(data, count)
+    except BadArtifact:
+        return
+    assert np.all(np.diff(places) > 0) and (not places.size or 0 <= places[0] <= places[-1] < count)
+
+
+@given(st.data())
+def test_changed_bytes_give_numbers_or_a_sentence(data):
+    symbols = normal_codes(400, data.draw(st.sampled_from([3, 4, 8])))
+    stream = bytearray(encode(symbols))
+    stream[data.draw(st.integers(0, len(stream) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with contextlib.suppress(BadArtifact):
+        assert decode(bytes(stream), 400).shape == (400,)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",  # no offset
+        b"\x00" + b"\xff" * 20,  # a number without an end
+        b"\x00\x00" + varint(1 << 40),  # a histogram as large as a disk
+        b"\x00\x00" + varint(LARGEST_ALPHABET + 1) + b"\x01" * 100,
+        b"\x00\x00" + varint(1),  # a single symbol needs no coder
+        b"\x09\x00\x02\x01",  # more low bits than there may be
+        b"\x84\x00",  # packed bits cut off
+        b"\xff\x00" + b"\x01" * 100,  # 127 bits a number
+        b"\x00\x00\x05" + b"\x00" * 8,  # ends in zeros
+    ],
+)
+def test_lies_about_sizes_are_refused(data):
+    with pytest.raises(BadArtifact):
+        decode(data, 100)
+
+
+def test_more_positions_than_weights_are_refused():
+    with pytest.raises(BadArtifact, match="more positions than weights"):
+        decode_positions(b"\x02" + varint(1 << 45) + b"\x80\x00", 100)
