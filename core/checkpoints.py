@@ -20,8 +20,8 @@ from core.recipe import digest
 SETTINGS = {
     "resnet18": (11, 0.08),
     "mobilenet_v3_small": (24, 0.1),
-    "squeezenet1_1": (18, 0.03),
-    "shufflenet_v2_x0_5": (18, 0.15),
+    "squeezenet1_1": (28, 0.03),
+    "shufflenet_v2_x0_5": (28, 0.15),
 }
 ELSE = (12, 0.05)
 SMALL_SET = 5_000  # pictures; sets below this get more epochs
