@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from core.metrics.accuracy import Predictions
     from core.weights import Compressed
 
+COMPRESS_SHARE, EVALUATE_SHARE = 0.5, 0.4  # of a run's progress; measuring latency is the rest
 PREVIEW_CALIBRATION = 100  # pictures a step may read while a preview is made
 SMALLEST_BATCH, LARGEST_BATCH = 64, 250
 BATCH_MACS = 3_000_000_000  # about 0.1 s of one thread: how long a waiting preview may have to wait
@@ -84,7 +85,7 @@ def run(
     evaluated = time.monotonic()
 
     metrics = _metrics(subject, predictions, sizes)
-    hooks.report({"stage": "latency" if work.latency else "done", "fraction": 0.9, "metrics": metrics})
+    hooks.report({"stage": "latency" if work.latency else "done", "fraction": COMPRESS_SHARE + EVALUATE_SHARE, "metrics": metrics})
     if work.latency:
         _add_latencies(metrics, subject, base, hooks)
         _add_latencies(base_metrics, base, base, hooks)
@@ -141,7 +142,7 @@ def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
     subject, first = _start(work)
     steps = work.recipe.steps
     for number in range(first, len(steps)):
-        hooks.report({"stage": "train" if steps[number].kind == TRAIN else "compress", "fraction": 0.5 * number / len(steps)})
+        hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
         _apply(work, number, subject, dataset, hooks)
         if steps[number].kind == TRAIN:
             prefixes.keep(work.prefix_key(number + 1), subject)
@@ -182,12 +183,21 @@ def _start(work: Work) -> tuple[Compressed, int]:
 
 
 def _apply(work: Work, number: int, subject: Compressed, dataset, hooks: Hooks, images_at_most: int | None = None) -> None:
-    """One step, seeded by the key of the steps before it."""
-    import core.methods  # noqa: F401
+    """One step, seeded by the key of the steps before it. Its own progress becomes its share of the run's."""
     from core.methods.apply import Context, apply
 
+    steps = work.recipe.steps
+
+    def report(event: dict) -> None:
+        fraction = COMPRESS_SHARE * (number + event["fraction"]) / len(steps)
+        hooks.report(event | {"stage": _stage(steps[number]), "fraction": fraction})
+
     seed = int(digest(f"{work.recipe.prefix(number).key()} {work.recipe.seed}"), 16) % 2**31
-    apply(work.recipe.steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, hooks.report))
+    apply(steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, report))
+
+
+def _stage(step) -> str:
+    return "train" if step.kind == TRAIN else "compress"
 
 
 def _measurable(subject: Compressed):
@@ -203,7 +213,7 @@ def _predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predicti
     from core.metrics.accuracy import evaluate, summary
 
     def progress(fraction: float) -> None:
-        hooks.report({"stage": "evaluate", "fraction": 0.5 + 0.4 * fraction})
+        hooks.report({"stage": "evaluate", "fraction": COMPRESS_SHARE + EVALUATE_SHARE * fraction})
 
     return evaluate(
         _measurable(subject), dataset, subject.architecture.input_size, work.split, work.images,

@@ -48,7 +48,7 @@ class Grid:
     def value(self) -> Tensor:
         if not self.zero_point.any():
             return self.codes * self.scale
-        return (self.codes - self.zero_point) * self.scale
+        return (self.codes.int() - self.zero_point) * self.scale  # int: 16-bit differences do not fit int16
 
     def round(self, latent: Tensor) -> Grid:
         """The same frozen scales with the codes that are nearest to `latent`."""
