@@ -25,6 +25,7 @@ SETTINGS = {
 }
 ELSE = (12, 0.05)
 SMALL_SET = 5_000  # pictures; sets below this get more epochs
+STARTS = {"none": "random weights", "imagenet": "ImageNet weights", "checkpoint": "the checkpoint that was there before"}
 LABEL_SMOOTHING = 0.05
 SHIFT = 2
 
@@ -43,7 +44,7 @@ def train(
     learning_rate: float | None = None,
     seed: int = 0,
     size: int | None = None,
-    imagenet: bool = False,
+    start: str = "none",
     out: Path | None = None,
     turn=contextlib.nullcontext,
     report=lambda event: None,
@@ -52,7 +53,8 @@ def train(
     """Train, measure on validation and test, and write `OUT/FAMILY/MODEL.safetensors` (float16) with its card.
 
     Trains on the train and calibration splits, never on the held-out pictures. What is measured is what was written:
-    the weights are rounded to float16 first. A killed training goes on from its last whole epoch.
+    the weights are rounded to float16 first. A killed training goes on from its last whole epoch. `start` is "none" for
+    random weights, "imagenet", or "checkpoint" for another cycle from the checkpoint that is there (arXiv:1608.03983).
     """
     import torch
     from safetensors.torch import save
@@ -68,16 +70,19 @@ def train(
     learning_rate = usual[1] if learning_rate is None else learning_rate
     if not 1 <= epochs <= 1000:
         raise BadField("epochs", epochs, "a whole number from 1 to 1000")
+    if start not in STARTS:
+        raise BadField("start", start, "one of " + ", ".join(STARTS))
     if not 0 < learning_rate <= 10:
         raise BadField("learning_rate", learning_rate, "a number above 0, at most 10")
     size = zoo.input_size(model, size or dataset.source.input_size)
     torch.manual_seed(seed)
-    module = zoo.build(model, len(dataset.source.classes), size, imagenet)
+    before = zoo.checkpoint(model, dataset_name) if start == "checkpoint" else None
+    module = before.load() if before else zoo.build(model, len(dataset.source.classes), size, start == "imagenet")
     plan = training.Plan(
         epochs=epochs, learning_rate=learning_rate, flip=dataset.source.flip, shift=SHIFT, calibration_too=True, seed=seed,
         batch_size=128 if pictures >= SMALL_SET else 32,
     )  # fmt: skip
-    job = digest(json.dumps([model, dataset_name, size, imagenet]))
+    job = digest(json.dumps([model, dataset_name, size, before.hash if before else start]))
     state = folder("training") / f"{model}-{dataset_name}-{job}.safetensors"
     training.fit(
         module, dataset, size, plan, training.cross_entropy(LABEL_SMOOTHING), turn=turn, report=report, state=state,
@@ -91,7 +96,7 @@ def train(
         "input_size": size, "stem": zoo.STEM if size == 32 else f"plain torchvision stem at {size}×{size}",
         "command": command or f"python -m core train --model {model} --dataset {dataset_name} --epochs {epochs}",
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": plan.batch_size, "seed": seed, "trained_on": pictures,
-        "start": "ImageNet weights" if imagenet else "random weights", "threads": torch.get_num_threads(), "stored_as": "float16",
+        "start": STARTS[start], "before": _history(before), "threads": torch.get_num_threads(), "stored_as": "float16",
         "validation": figures["validation"], "test": figures["test"], "date": datetime.date.today().isoformat(), "versions": versions(),
     }  # fmt: skip
     path = (out or zoo.folders()[0]) / dataset.source.family / f"{model}.safetensors"
@@ -99,6 +104,11 @@ def train(
     write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
     state.unlink(missing_ok=True)
     return zoo.Checkpoint(model, dataset.source.family, path, card)
+
+
+def _history(before: zoo.Checkpoint | None) -> dict | None:
+    """What the card keeps of the checkpoint that a further cycle started from."""
+    return {key: before.card.get(key) for key in ("command", "epochs", "learning_rate", "seed", "validation", "test", "before")} if before else None
 
 
 def versions() -> dict[str, str]:

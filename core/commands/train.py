@@ -21,7 +21,10 @@ def add(commands) -> None:
     train.add_argument("--learning-rate", type=options.number("learning_rate", 0, 10), metavar="R", help="peak of the one-cycle rate; the default suits it too")
     train.add_argument("--seed", type=options.whole("seed", 0, MAX_SEED), default=0, metavar="S", help="same seed, same weights (default 0)")
     train.add_argument("--input-size", type=options.whole("input_size", 8, 512), metavar="N", help="pictures are brought to N×N; the default is the dataset's")
-    train.add_argument("--weights", choices=("none", "imagenet"), default="none", help="start from random weights, or from ImageNet's where they can be had")
+    train.add_argument(
+        "--weights", choices=("none", "imagenet", "checkpoint"), default="none",
+        help="start from random weights, from ImageNet's where they can be had, or from the checkpoint that is there, for another cycle",
+    )  # fmt: skip
     train.add_argument("--out", type=Path, metavar="FOLDER", help="keep the checkpoint below FOLDER; the default is Paretoscope's own")
     train.add_argument(
         "--threads", type=options.whole("threads", 1, 256), default=1, metavar="N",
@@ -45,7 +48,7 @@ def train_checkpoint(given) -> None:
         try:
             made = checkpoints.train(
                 given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, seed=given.seed, size=given.input_size,
-                imagenet=given.weights == "imagenet", out=given.out, turn=Turns().compute, report=progress, command=_command(given),
+                start=given.weights, out=given.out, turn=Turns().compute, report=progress, command=_command(given),
             )  # fmt: skip
         except KeyboardInterrupt:
             raise Cancelled(_farewell(progress.last)) from None
