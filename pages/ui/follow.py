@@ -103,8 +103,10 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
     if session.get("flight"):
         look.again = SOON
     found = seen.get(work.identity())
-    if found is None and phase == "drag":
-        found = session.get("last_preview")
+    if found is None and (phase == "drag" or session.get("flight")):
+        found = session.get("last_preview")  # better than a point that vanishes; it says itself what recipe it is of
+        if found and (found["point"]["model"], found["point"]["dataset"]) != (work.model, work.dataset):
+            found = None
     if found is None:
         return None, False
     session["last_preview"] = found

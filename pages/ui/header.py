@@ -17,10 +17,18 @@ def header(view: View) -> None:
         _model(view)
         _dataset(view)
         st.space("stretch")
-        with st.popover("Share", key="share", icon=":material/link:"):
+        _share()
+    _messages()
+
+
+@st.fragment
+def _share() -> None:
+    """Drawn when it is opened, because the link follows everything on the page."""
+    opened = st.popover("Share", key="share", icon=":material/link:", on_change="rerun")
+    if opened.open:
+        with opened:
             st.caption("This link restores everything that is shown: model, data, recipe, chart, budgets and pins.")
             st.code(state.address(), language=None, wrap_lines=True)
-    _messages()
 
 
 def baseline(view: View) -> None:

@@ -44,7 +44,8 @@ def _view(view: View) -> None:
         state.set_widget("third", view.third or SAME)
         st.selectbox(
             "Marker size", [SAME, *AXES], key="third", format_func=lambda name: AXES[name].title if name in AXES else name,
-            on_change=lambda: acts.show(third=None if state.widget("third") == SAME else state.widget("third")), help="Shows a third objective as the size of each point: larger is more.",
+            help="Shows a third objective as the size of each point: larger is more.",
+            on_change=lambda: acts.show(third=None if state.widget("third") == SAME else state.widget("third")),
         )  # fmt: skip
         state.set_widget("three_d", view.three_d)
         st.toggle("Three dimensions", key="three_d", on_change=lambda: acts.show(three_d=state.widget("three_d")), help="Draws the third objective as an axis.")

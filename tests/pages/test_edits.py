@@ -1,0 +1,76 @@
+"""What the controls do to a recipe."""
+
+import pytest
+
+import core.methods  # noqa: F401
+from core.errors import BadField, BadRecipe
+from core.recipe import STEPS, Recipe
+from pages.ui import edits
+
+
+def names(recipe):
+    return [step.name for step in recipe.steps]
+
+
+def test_sliders_add_change_and_remove_their_step():
+    recipe = edits.set_bits(edits.set_sparsity(Recipe(), 0.8, edits.WEIGHTS), 4)
+    assert names(recipe) == ["magnitude_prune", "quantize"]
+    assert (edits.sparsity(recipe), edits.bits(recipe)) == (0.8, 4)
+    recipe = edits.set_sparsity(recipe, 0.9, edits.WEIGHTS)
+    assert edits.sparsity(recipe) == 0.9 and len(recipe.steps) == 2
+    assert names(edits.set_bits(recipe, edits.BITS_OFF)) == ["magnitude_prune"]
+    assert names(edits.set_sparsity(recipe, 0, edits.WEIGHTS)) == ["quantize"]
+    assert edits.bits(Recipe()) == 32 and edits.sparsity(Recipe()) == 0
+
+
+def test_steps_go_where_they_work():
+    recipe = Recipe()
+    for name in ("calibrate_batchnorm", "quantize", "distill", "magnitude_prune", "channel_prune"):
+        recipe = edits.add(recipe, name)
+    assert names(recipe) == ["channel_prune", "magnitude_prune", "distill", "quantize", "calibrate_batchnorm"]
+
+
+def test_every_step_can_be_added():
+    for name in STEPS:
+        assert names(edits.add(Recipe(), name)) == [name]
+
+
+def test_weights_become_channels_and_back():
+    recipe = edits.set_bits(edits.set_sparsity(Recipe(), 0.95, edits.WEIGHTS), 4)
+    channels = edits.set_sparsity(recipe, edits.sparsity(recipe), edits.CHANNELS)
+    assert names(channels) == ["channel_prune", "quantize"] and edits.sparsity(channels) == 0.9  # the most that it takes
+    assert names(edits.set_sparsity(channels, 0.5, edits.WEIGHTS)) == ["magnitude_prune", "quantize"]
+
+
+def test_int8_and_repair_are_switches():
+    recipe = edits.set_int8(Recipe(), True)
+    assert edits.int8(recipe) and edits.bits(recipe) == 8
+    assert not edits.int8(edits.set_int8(recipe, False))
+    assert edits.set_int8(Recipe(), False) == Recipe()
+    assert edits.repaired(edits.set_repair(Recipe(), True)) and edits.set_repair(edits.set_repair(Recipe(), True), False) == Recipe()
+
+
+def test_temperature_changes_a_distillation_and_adds_none():
+    assert edits.set_temperature(Recipe(), 8) == Recipe()
+    assert edits.set_temperature(edits.add(Recipe(), "distill"), 8).steps[0].temperature == 8
+
+
+def test_an_order_that_cannot_work_is_refused():
+    recipe = edits.add(edits.add(Recipe(), "channel_prune"), "quantize")
+    with pytest.raises(BadRecipe, match="before quantize"):
+        edits.move(recipe, 0, 1)
+    with pytest.raises(BadField):
+        edits.set_field(recipe, 0, "sparsity", 2.0)
+
+
+def test_moving_stops_at_the_ends():
+    recipe = edits.add(edits.add(Recipe(), "magnitude_prune"), "quantize")
+    assert names(edits.move(recipe, 0, 1)) == ["quantize", "magnitude_prune"]
+    assert edits.move(recipe, 0, -1) == recipe and edits.move(recipe, 1, 1) == recipe
+    assert names(edits.remove(recipe, 0)) == ["quantize"]
+
+
+def test_training_pictures_count_epochs():
+    recipe = edits.add(edits.add(Recipe(), "distill", epochs=3, images=1000), "finetune", epochs=1, images=500)
+    assert edits.pictures(recipe) == 3500 and edits.trains(recipe)
+    assert edits.pictures(Recipe()) == 0

@@ -1,0 +1,111 @@
+"""What the page asks of the cluster while a slider moves and when it rests, and what it shows meanwhile."""
+
+import pytest
+
+from core.errors import BadInput
+from core.recipe import Recipe
+from core.store import blank_row
+from core.work import Work
+from pages.ui import edits, services
+from pages.ui.follow import DRAG_SECONDS, REST_SECONDS, estimate_recipe, follow
+from tests.pages.conftest import PRUNE, REPAIR, metrics
+
+
+def work(sparsity=0.6, model="resnet18"):
+    return Work(model, "fashion_mnist", Recipe.from_json({"steps": [PRUNE | {"sparsity": sparsity}, REPAIR]}))
+
+
+@pytest.fixture
+def session():
+    return {"lane": "me"}
+
+
+def look(notes, session, asked, phase, stored=None):
+    return follow(asked, phase, services.shelf().known(asked.model, asked.dataset), stored, notes, session)
+
+
+def test_dragging_previews_and_submits_nothing(notes, session):
+    seen = look(notes, session, work(), "drag")
+    assert notes.asked == [("preview", work().recipe.key(), DRAG_SECONDS)]
+    assert seen.here["state"] == "preview" and seen.here["images"] == 256 and not seen.running
+
+
+def test_resting_previews_longer_and_submits(notes, session):
+    seen = look(notes, session, work(), "rest")
+    assert notes.asked == [("preview", work().recipe.key(), REST_SECONDS), ("submit", work().recipe.key())]
+    assert seen.running and seen.again
+
+
+def test_a_known_run_asks_nothing(notes, session):
+    seen = look(notes, session, work(0.8), "rest")
+    assert notes.asked == [] and seen.here["state"] == "measured" and seen.again is None
+
+
+def test_one_preview_is_under_way_at_a_time_while_dragging(notes, session):
+    notes.answer = None  # takes longer than anybody waits
+    assert look(notes, session, work(0.61), "drag").again
+    assert look(notes, session, work(0.62), "drag").here is None
+    assert notes.asked == [("preview", work(0.61).recipe.key(), DRAG_SECONDS)]
+    look(notes, session, work(0.62), "rest")
+    assert notes.asked[1][:2] == ("preview", work(0.62).recipe.key())  # at rest the newest place matters alone
+
+
+def test_the_last_preview_stays_until_the_next_comes(notes, session):
+    look(notes, session, work(0.61), "drag")
+    notes.answer = None
+    seen = look(notes, session, work(0.62), "drag")
+    assert seen.here["key"] == work(0.61).recipe.key()
+    other = look(notes, session, work(0.62, "squeezenet1_1"), "drag")
+    assert other.here is None  # but never of another model
+
+
+def test_a_promised_run_is_not_asked_for_twice(notes, session):
+    look(notes, session, work(), "rest")
+    seen = look(notes, session, work(), "rest")
+    assert [entry[0] for entry in notes.asked] == ["preview", "submit"] and seen.running
+
+
+def test_long_training_waits_for_a_word(notes, session):
+    long = Work("resnet18", "fashion_mnist", edits.add(work().recipe, "distill", epochs=50, images=60000))
+    seen = look(notes, session, long, "rest")
+    assert seen.asks_seconds > 30 and "submit" not in [entry[0] for entry in notes.asked]
+    session["go"] = long.identity()
+    assert look(notes, session, long, "rest").running
+    short = Work("resnet18", "fashion_mnist", edits.add(work().recipe, "distill", epochs=1, images=500))
+    assert look(notes, session, short, "rest").running
+
+
+def test_measured_but_for_its_latency_is_shown_as_measured(notes, session):
+    stored = blank_row(work().identity(), state="RUNNING", model="resnet18", dataset="fashion_mnist", split="validation", recipe=work().recipe.to_json())
+    seen = look(notes, session, work(), "rest", stored)
+    assert seen.here["state"] == "preview"
+    whole = {"metrics": metrics(90.5, 2_000_000, ratio=None), "difference": {"top1": -1.5, "low": -1.8, "high": -1.2}}
+    seen = look(notes, session, work(), "rest", stored | {"preview": whole, "fraction": 0.9, "stage": "latency"})
+    assert seen.here["state"] == "measured" and seen.here["top1"] == 90.5 and seen.running
+
+
+def test_a_failed_run_says_why_and_is_run_again_on_request(notes, session):
+    stored = blank_row(work().identity(), state="FAILED", message="The disk is full.")
+    seen = look(notes, session, work(), "rest", stored)
+    assert seen.problem == "The disk is full." and not seen.running
+    session["go"] = work().identity()
+    assert look(notes, session, work(), "rest", stored).running
+
+
+def test_a_superseded_run_begins_anew(notes, session):
+    stored = blank_row(work().identity(), state="CANCELLED", stage="superseded")
+    assert look(notes, session, work(), "rest", stored).running
+
+
+def test_an_error_of_a_preview_is_a_sentence(notes, session):
+    notes.answer = BadInput("That cannot be.")
+    assert look(notes, session, work(), "drag").problem == "That cannot be."
+
+
+def test_estimates_learn_from_what_trained_here(notes):
+    known = services.shelf().known("resnet18", "fashion_mnist")
+    recipe = edits.add(Recipe(), "distill", epochs=1, images=10_000)
+    assert estimate_recipe(Recipe(), known) == 0
+    guess = estimate_recipe(recipe, known)
+    known.rows.append(known.rows[0] | {"pictures": 1000, "seconds": {"compress": 100.0}, "elsewhere": False})
+    assert estimate_recipe(recipe, known) == 1000 > guess
