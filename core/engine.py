@@ -81,10 +81,10 @@ def run(
     subject = compress(work, hooks)
     sizes = _sizes(subject, work, artifact)
     evaluate_started = time.monotonic()
-    predictions = _predict(subject, dataset, work, hooks)
+    predictions = predict(subject, dataset, work, hooks)
     evaluated = time.monotonic()
 
-    metrics = _metrics(subject, predictions, sizes)
+    metrics = metrics_of(subject, predictions, sizes)
     hooks.report({"stage": "latency" if work.latency else "done", "fraction": COMPRESS_SHARE + EVALUATE_SHARE, "metrics": metrics})
     if work.latency:
         _add_latencies(metrics, subject, base, hooks)
@@ -96,12 +96,21 @@ def run(
     )  # fmt: skip
 
 
+def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, book=None) -> dict:
+    """`latencies` and `deployed_bytes` of a run, without evaluating it: the recipe is applied, from the longest kept prefix."""
+    hooks = Hooks(turn, exclusive, report, book)
+    base = loaded(work.model, work.dataset, work.checkpoint.hash)
+    found: dict = {}
+    _add_latencies(found, compress(work, hooks), base, hooks)
+    return found
+
+
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
     """The metrics so far: as many pictures as fit in `seconds`, training steps skipped, sizes estimated.
 
     `before_recovery` says that a training step was skipped whose result is not kept from before.
     """
-    from core import artifact, methods
+    from core import artifact
     from core.metrics import accuracy, cost, size
 
     hooks = Hooks(turn)
@@ -153,7 +162,7 @@ def measured_baseline(work: Work, hooks: Hooks = Hooks()) -> tuple[Compressed, P
     """The uncompressed checkpoint, its predictions on the work's pictures, and its metrics without latencies."""
     base = loaded(work.model, work.dataset, work.checkpoint.hash)
     predictions = _baseline_predictions(work, work.images, hooks)
-    return base, predictions, _metrics(base, predictions, _baseline_sizes(work.model, work.dataset, work.checkpoint.hash))
+    return base, predictions, metrics_of(base, predictions, _baseline_sizes(work.model, work.dataset, work.checkpoint.hash))
 
 
 @functools.lru_cache(maxsize=3)
@@ -209,8 +218,9 @@ def _measurable(subject: Compressed):
     return measured(subject)
 
 
-def _predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictions:
-    from core.metrics.accuracy import evaluate, summary
+def predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictions:
+    """What the subject says about the work's pictures."""
+    from core.metrics.accuracy import evaluate
 
     def progress(fraction: float) -> None:
         hooks.report({"stage": "evaluate", "fraction": COMPRESS_SHARE + EVALUATE_SHARE * fraction})
@@ -239,8 +249,9 @@ def _baseline_predictions(work: Work, count: int | None, hooks: Hooks) -> Predic
     known = _known_predictions(key, labels)
     if known is None or len(known) < count:
         base = loaded(work.model, work.dataset, work.checkpoint.hash)
-        known = _predict(base, dataset, Work(work.model, work.dataset, split=work.split, images=count), hooks)
-        stored = {"predicted": base64.b64encode(known.predicted.astype("<u2").tobytes()).decode(), "in_top5": base64.b64encode(np.packbits(known.in_top5)).decode()}
+        known = predict(base, dataset, Work(work.model, work.dataset, split=work.split, images=count), hooks)
+        coded = {"predicted": known.predicted.astype("<u2").tobytes(), "in_top5": np.packbits(known.in_top5).tobytes()}
+        stored = {name: base64.b64encode(data).decode() for name, data in coded.items()}
         kept.put("baselines", key, json.dumps(stored).encode())
         _remember(key, known)
     return known.first(count) if isinstance(known, Predictions) else known
@@ -280,7 +291,8 @@ def _baseline_sizes(model: str, dataset: str, checkpoint_hash: str) -> dict:
     return _sizes(loaded(model, dataset, checkpoint_hash), Work(model, dataset), None)
 
 
-def _metrics(subject: Compressed, predictions: Predictions, sizes: dict) -> dict:
+def metrics_of(subject: Compressed, predictions: Predictions, sizes: dict) -> dict:
+    """Everything that is counted or computed of a subject; latencies are added later."""
     from core.metrics import accuracy, cost
 
     return accuracy.summary(predictions) | {
@@ -295,10 +307,8 @@ def _provenance(subject: Compressed) -> dict[str, str]:
     bits = {weight.grid.bits for weight in subject.weights.values() if weight.grid is not None}
     runs_as_int8 = bits == {8} and bool(subject.activations) and all(grid.bits == 8 for grid in subject.activations.values())
     simulated = bool(subject.activations) and not runs_as_int8 or bool(bits - {8, 16})
-    return {
-        "top1": "simulated" if simulated else "measured", "top5": "simulated" if simulated else "measured", "parameters": "measured",
-        "nonzero": "measured", "macs": "measured", "paper_bytes": "measured", "artifact_bytes": "measured", "deployed_bytes": "measured", "latencies": "measured",
-    }  # fmt: skip
+    counted = ("parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes", "latencies")
+    return dict.fromkeys(("top1", "top5"), "simulated" if simulated else "measured") | dict.fromkeys(counted, "measured")
 
 
 def _add_latencies(metrics: dict, subject: Compressed, base: Compressed, hooks: Hooks) -> None:

@@ -1,12 +1,13 @@
 """The gallery: shipped runs over the shipped checkpoints, so that the first chart is full. Imports no torch until built.
 
-`python -m core gallery` makes assets/gallery.json; every row carries its machine and date. Accuracy and bytes are taken
-from it; its latencies belong to the machine that measured them.
+`python -m core gallery --build` makes assets/gallery/MODEL.json; every row carries its machine and date. Accuracy and
+bytes are taken from it; its latencies belong to the machine that measured them.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import json
 import zlib
@@ -17,7 +18,7 @@ from core.home import ASSETS, write_whole
 from core.recipe import Recipe
 from core.work import Work
 
-FILE = ASSETS / "gallery.json"
+FOLDER = ASSETS / "gallery"
 DATASET = "fashion_mnist"
 MODELS = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
 TEMPERATURES = (1, 2, 4, 8, 16)
@@ -37,37 +38,53 @@ def recipes() -> list[Recipe]:
     return [Recipe.from_json({"steps": steps}) for steps in found]
 
 
-def works() -> list[Work]:
-    return [Work(model, DATASET, recipe) for model in MODELS for recipe in recipes()]
+def works(model: str) -> list[Work]:
+    return [Work(model, DATASET, recipe) for recipe in recipes()]
 
 
-def build(path: Path = FILE, *, report: Callable[[int, int, str], None] = lambda done, total, name: None, **hooks) -> int:
-    """Run whatever the gallery lacks, one at a time, and write after each; returns the number of rows.
+def build(model: str, *, latency: bool = True, report: Callable[[int, int, str], None] = lambda done, total, name: None, **hooks) -> list[dict]:
+    """Run what the model's part of the gallery lacks, one at a time, and write after each; returns the rows.
 
-    `report(done, total, name)` is called before each run; `hooks` go to `engine.run`.
+    Without `latency` rows stay without it until a later call. `report(done, total, recipe)` is called before each run;
+    `hooks` go to `engine.run`.
     """
     from core import engine
 
-    wanted = works()
-    rows = {row["identity"]: row for row in (json.loads(path.read_text())["runs"] if path.exists() else [])}
-    kept = {work.identity(): rows[work.identity()] for work in wanted if work.identity() in rows}
+    path, wanted = FOLDER / f"{model}.json", works(model)
+    old = {row["identity"]: row for row in (json.loads(path.read_text()) if path.exists() else [])}
+    rows: dict[str, dict] = {work.identity(): old[work.identity()] for work in wanted if work.identity() in old}
     for number, work in enumerate(wanted):
-        if work.identity() in kept:
+        identity = work.identity()
+        if identity not in rows:
+            report(number, len(wanted), work.recipe.canonical())
+            result = engine.run(dataclasses.replace(work, latency=False), **hooks)
+            rows[identity] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
+        elif not latency or rows[identity]["metrics"]["latencies"]:
             continue
-        report(number, len(wanted), f"{work.model} {work.recipe.canonical()}")
-        result = engine.run(work, **hooks)
-        kept[work.identity()] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
-        lines = ",\n".join(json.dumps(kept[work.identity()], separators=(",", ":")) for work in wanted if work.identity() in kept)
-        write_whole(path, f'{{"runs":[\n{lines}\n]}}\n'.encode())
-    return len(kept)
+        if latency:
+            report(number, len(wanted), work.recipe.canonical())
+            _time(rows[identity], work, hooks)
+        _write(path, [rows[each.identity()] for each in wanted if each.identity() in rows])
+    return list(rows.values())
+
+
+def _time(row: dict, work: Work, hooks: dict) -> None:
+    """Fill in the latencies and the file that runs, of the row and of its baseline."""
+    from core import engine
+
+    row["metrics"] |= engine.timed(work, **hooks)
+    row["baseline"] |= engine.timed(work.baseline(), **hooks)
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    write_whole(path, f"[\n{lines}\n]\n".encode())
 
 
 @functools.cache
 def runs() -> list[dict]:
     """The shipped runs as `Result.to_json()` rows, with `predicted` as bytes (little-endian uint16); empty before the first build."""
-    if not FILE.exists():
-        return []
-    rows = json.loads(FILE.read_text())["runs"]
+    rows = [row for path in sorted(FOLDER.glob("*.json")) for row in json.loads(path.read_text())]
     return [row | {"predicted": zlib.decompress(base64.b64decode(row["predicted"]))} for row in rows]
 
 

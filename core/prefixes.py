@@ -32,7 +32,8 @@ def keep(key: str, subject: Compressed) -> None:
         "activations": {name: asdict(grid) for name, grid in subject.activations.items()},
     }  # fmt: skip
     # cloned: safetensors refuses tensors that share memory, as a weight and its latent may
-    kept.put("prefixes", f"{key}.safetensors", save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, {"facts": json.dumps(facts)}))
+    copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    kept.put("prefixes", f"{key}.safetensors", save(copies, {"facts": json.dumps(facts)}))
 
 
 def recall(key: str) -> Compressed | None:

@@ -101,7 +101,8 @@ def fit(
                     left = (time.monotonic() - started) / (done - done_before) * (total - done)
                     report({"fraction": done / total, "epoch": epoch + (step + 1) / steps, "epochs": plan.epochs, "loss": running, "seconds_left": left})
             if watch:
-                report({"fraction": (epoch + 1) / plan.epochs, "epoch": epoch + 1, "epochs": plan.epochs, "loss": running, "top1": _watch(module, dataset, input_size, watch, turn)})
+                top1 = _watch(module, dataset, input_size, watch, turn)
+                report({"fraction": (epoch + 1) / plan.epochs, "epoch": epoch + 1, "epochs": plan.epochs, "loss": running, "top1": top1})
             if state:
                 _save(state, module, optimizer, parameters, plan, epoch + 1)
     module.eval()
@@ -181,7 +182,8 @@ def _restore(path: Path, module, optimizer, parameters, plan: Plan) -> int:
         module.load_state_dict({name.removeprefix("module."): stored.get_tensor(name) for name in names if name.startswith("module.")})
         for number, parameter in enumerate(parameters):
             if f"momentum.{number}" in names:
-                optimizer.state[parameter]["momentum_buffer"] = stored.get_tensor(f"momentum.{number}").to(memory_format=torch.channels_last if parameter.dim() == 4 else torch.contiguous_format)
+                order = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+                optimizer.state[parameter]["momentum_buffer"] = stored.get_tensor(f"momentum.{number}").to(memory_format=order)
         return int(facts["epoch"])
 
 

@@ -1,4 +1,4 @@
-"""`run`, `evaluate` and `gallery`: everything that gives measured figures."""
+"""`run` and `evaluate`: what gives measured figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from core.commands import options, terminal
+from core.commands.report import report
 from core.errors import BadArtifact, BadInput, BadRecipe
 from core.recipe import MAX_JSON_BYTES, Recipe
 from core.work import THREADS, Work
@@ -36,12 +37,6 @@ def add(commands) -> None:
     options.json_flag(evaluate)
     evaluate.set_defaults(act=evaluate_artifact)
 
-    gallery = commands.add_parser(
-        "gallery", help="make the runs that the first chart shows (for developers; hours)",
-        description="Runs whatever assets/gallery.json lacks. Ctrl-C stops; the same command goes on.",
-    )  # fmt: skip
-    gallery.set_defaults(act=make_gallery)
-
 
 def run_recipe(given) -> None:
     work = Work(given.model, given.dataset, read_recipe(given.recipe), given.split, given.images, not given.no_latency)
@@ -53,8 +48,6 @@ def run_recipe(given) -> None:
     if given.json:
         terminal.print_json(result)
     else:
-        from core.commands.report import report
-
         print(report(result))
 
 
@@ -95,7 +88,7 @@ def check_writable(path: Path) -> None:
 
 
 def evaluate_artifact(given) -> None:
-    from core.datasets import DATASETS
+    from core.datasets import DATASETS, load
 
     source = DATASETS.get(given.dataset)
     absent = source.missing()
@@ -108,6 +101,7 @@ def evaluate_artifact(given) -> None:
     use_threads(THREADS)
     from core import artifact, engine
     from core.machine import machine
+    from core.metrics import size
     from core.turns import Turns
 
     said = artifact.describe(given.artifact)
@@ -119,7 +113,9 @@ def evaluate_artifact(given) -> None:
     started = time.monotonic()
     subject = artifact.read(given.artifact)
     with terminal.Progress(f"{given.artifact.name} on {given.dataset}") as progress:
-        metrics = engine.measure(subject, work, given.artifact.stat().st_size, engine.Hooks(turn=Turns().compute, report=progress))
+        hooks = engine.Hooks(turn=Turns().compute, report=progress)
+        sizes = {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": given.artifact.stat().st_size, "deployed_bytes": None}
+        metrics = engine.metrics_of(subject, engine.predict(subject, load(work.dataset), work, hooks), sizes)
     result = {
         "model": work.model, "dataset": work.dataset, "recipe": recipe.to_json(), "key": recipe.key(), "split": work.split,
         "machine": machine(), "artifact": str(given.artifact), "metrics": metrics, "seconds": {"total": time.monotonic() - started},
@@ -127,21 +123,4 @@ def evaluate_artifact(given) -> None:
     if given.json:
         terminal.print_json(result)
     else:
-        from core.commands.report import report
-
         print(report(result))
-
-
-def make_gallery(_given) -> None:
-    from core import gallery
-    from core.commands.threads import use_threads
-    from core.turns import Turns
-
-    use_threads(THREADS)
-    turns = Turns()
-
-    def told(done: int, total: int, name: str) -> None:
-        terminal.say(f"{done + 1} of {total}: {name}")
-
-    count = gallery.build(report=told, turn=turns.compute, exclusive=turns.exclusive)
-    print(f"{gallery.FILE} holds {count} runs.")

@@ -88,7 +88,9 @@ def write_subset(path: Path = SUBSET) -> None:
     splits = read_full()
     splits["train"] = take(splits["train"], np.arange(SUBSET_TRAIN))
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **{f"{name}_{kind}": array for name, pair in splits.items() for kind, array in zip(("images", "labels"), (pair[0], pair[1].astype(np.uint8)))})
+    arrays = {f"{name}_images": images for name, (images, _labels) in splits.items()}
+    arrays |= {f"{name}_labels": labels.astype(np.uint8) for name, (_images, labels) in splits.items()}
+    np.savez_compressed(path, **arrays)
 
 
 _SHARED = dict(
