@@ -110,6 +110,9 @@ class Step:
     def check(self) -> None:
         """Overridden where two fields depend on each other; raises `BadField`."""
 
+    def check_model(self, model: str) -> None:
+        """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""
+
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
 

@@ -37,6 +37,8 @@ class Work:
         DATASETS.get(self.dataset)
         if not isinstance(self.recipe, Recipe):
             raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
+        for step in self.recipe.steps:
+            step.check_model(self.model)
         if self.split not in MEASURED_SPLITS:
             raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
         if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):
