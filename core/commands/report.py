@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.commands.terminal import bytes_text, count_text, seconds_text, table
+from core.metrics.latency import verdict
 
 SIZES = (("On paper", "paper_bytes"), ("Download", "artifact_bytes"), ("Runs as", "deployed_bytes"))
 COUNTS = (("Parameters", "parameters"), ("Non-zero", "nonzero"), ("MACs", "macs"))
@@ -66,5 +67,4 @@ def _times(row: dict) -> str:
 
 
 def _speed(row: dict) -> str:
-    interval = f"{row['ratio']:.2f} × the baseline's ({row['ratio_low']:.2f} … {row['ratio_high']:.2f})"
-    return interval + (", not distinguishable" if row["ratio_low"] <= 1 <= row["ratio_high"] else "")
+    return f"{row['ratio']:.2f} × the baseline's ({row['ratio_low']:.2f} … {row['ratio_high']:.2f}), {verdict(row)}"

@@ -87,7 +87,9 @@ class Progress:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from tqdm import tqdm
 
-            self._bar = tqdm(total=1.0, desc=title, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format="{percentage:3.0f} %|{bar:20}| {desc}")
+            sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # a terminal of no size would show nothing
+            size = {"dynamic_ncols": True} if sized else {"ncols": 80, "nrows": 24}
+            self._bar = tqdm(total=1.0, desc=title, file=sys.stderr, leave=False, bar_format="{percentage:3.0f} %|{bar:20}| {desc}", **size)
 
     def __enter__(self) -> Progress:
         return self
@@ -114,11 +116,11 @@ class Progress:
         event = self.last
         if "stage" in event:
             yield event["stage"]
+        if event.get("seconds_left") is not None:
+            yield f"{seconds_text(event['seconds_left'])} left"
         if "epoch" in event and "epochs" in event:
             yield f"epoch {event['epoch']:.1f} of {event['epochs']}"
         if "loss" in event:
             yield f"loss {event['loss']:.3f}"
         if "top1" in event:
             yield f"validation {event['top1']:.1f} %"
-        if event.get("seconds_left") is not None:
-            yield f"{seconds_text(event['seconds_left'])} left"
