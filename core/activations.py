@@ -31,10 +31,10 @@ CONCAT = {torch.cat, torch.concat, torch.concatenate}
 MEAN = {nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, "mean"}
 LARGEST = {nn.MaxPool2d, nn.AdaptiveMaxPool2d, F.max_pool2d, torch.max_pool2d}  # select values, so the grid stays
 MOVE = {
-    nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, StochasticDepth, stochastic_depth, F.dropout, operator.getitem,
-    torch.flatten, torch.transpose, torch.permute, torch.chunk, torch.split, torch.reshape,
-    "flatten", "transpose", "permute", "chunk", "split", "reshape", "view", "contiguous",
+    nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, StochasticDepth, stochastic_depth, F.dropout,
+    torch.flatten, torch.transpose, torch.permute, torch.reshape, "flatten", "transpose", "permute", "reshape", "view", "contiguous",
 }  # fmt: skip
+SPLIT = {torch.chunk, torch.split, "chunk", "split"}
 CLIP = {nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_"}  # what a grid that ends at 0 (and 6) does by itself
 
 SAMPLE = 20_000  # values kept of each site and batch
@@ -73,7 +73,8 @@ class _Reading:
         return chosen and isinstance(layer_of(node, self.module), WEIGHTED)
 
     def moves(self, node: fx.Node) -> bool:
-        return self.is_a(node, MOVE) or self.is_a(node, LARGEST)
+        part = node.target is operator.getitem and self.is_a(node.args[0], SPLIT)
+        return part or self.is_a(node, MOVE) or self.is_a(node, LARGEST) or self.is_a(node, SPLIT)
 
     def source(self, node: fx.Node) -> fx.Node:
         """The node whose values `node` holds, moved or selected."""

@@ -26,7 +26,10 @@ WARM_UP_SECONDS = 0.1
 BLOCKS = 15  # of each side, taking turns
 BLOCK_SECONDS = 0.03
 RESAMPLES = 2_000
-DISTURBED = 1.5  # a side whose slowest block takes so many times its median block was disturbed
+LEAST_BLOCKS = 6  # of a slow model
+SECONDS = 4.0  # for one measurement of a slow model
+UNEVEN = 1.5  # a side whose slowest block takes so many times its median block was disturbed
+OTHERS = 0.5  # and so was a measurement beside which other processes kept more than so many cores busy
 TRIES = 3
 Call = Callable[[], object]
 
@@ -107,26 +110,57 @@ def _callable(runtime: str, subject: Compressed) -> tuple[Call, int | None]:
     return lambda: running.run([LOGITS], feed), len(file)
 
 
-def measure(candidate: Call, baseline: Call, *, same: bool = False, blocks: int = BLOCKS, block_seconds: float = BLOCK_SECONDS, clock=time.perf_counter) -> dict:
+def _others() -> Callable[[], float]:
+    """Watch the machine from now on: the function returned tells how many cores other processes kept busy on average."""
+    import psutil
+
+    process = psutil.Process()
+
+    def used() -> tuple[float, float]:
+        machine, own = psutil.cpu_times(), process.cpu_times()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        return sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0) - idle, own.user + own.system
+
+    started, (busy, own) = time.monotonic(), used()
+
+    def cores() -> float:
+        busy_now, own_now = used()
+        return max(0.0, (busy_now - busy) - (own_now - own)) / max(0.05, time.monotonic() - started)
+
+    return cores
+
+
+def measure(
+    candidate: Call, baseline: Call, *, same: bool = False, blocks: int = BLOCKS, block_seconds: float = BLOCK_SECONDS, seconds: float = SECONDS,
+    clock=time.perf_counter, others: Callable[[], Callable[[], float]] = _others,
+) -> dict:  # fmt: skip
     """Time two calls in blocks that take turns (A B A B): `ms_p10`, `ms_p50`, `ms_p90` of the candidate, `ratio`, `ratio_low`, `ratio_high`.
 
     The ratio is the median of paired block-median ratios, candidate over baseline, with its 95 % bootstrap interval.
-    A measurement that something else disturbed is repeated; if it stays so, the row says `disturbed`. With `same`, the
-    candidate is the baseline's own graph: one side is timed, the ratio is 1.
+    Slow calls get fewer blocks, so that one measurement takes about `seconds` at most. What something else disturbed is
+    measured again, twice at most; the calmest is kept, and the row says `disturbed` if even that was not calm. With
+    `same`, the candidate is the baseline's own graph: one side is timed, the ratio is 1. `others()` starts watching the
+    machine and returns a function that tells how many cores other processes kept busy meanwhile.
     """
     calls = [candidate] if same else [candidate, baseline]
-    counts = [_calls_a_block(call, block_seconds, clock) for call in calls]
-    for attempt in range(TRIES):
+    counts, durations = zip(*(_calls_a_block(call, block_seconds, clock) for call in calls))
+    blocks = max(LEAST_BLOCKS, min(blocks, int(seconds / max(1e-9, sum(durations)))))
+    calmest = None
+    for _attempt in range(TRIES):
+        busy = others()
         times = [[_block(call, count, clock) for call, count in zip(calls, counts)] for _ in range(blocks)]
         medians = np.array([[np.median(block) for block in pair] for pair in times])  # (blocks, sides)
-        disturbed = bool((medians.max(0) > DISTURBED * np.median(medians, 0)).any())
-        if not disturbed:
+        unrest = max(float((medians.max(0) / np.median(medians, 0)).max()) / UNEVEN, busy() / OTHERS)  # above 1 is too much
+        if calmest is None or unrest < calmest[0]:
+            calmest = (unrest, times, medians)
+        if unrest <= 1:
             break
+    unrest, times, medians = calmest
     mine = np.concatenate([pair[0] for pair in times]) * 1000
     p10, p50, p90 = np.percentile(mine, [10, 50, 90])
     ratio, low, high = (1.0, 1.0, 1.0) if same else bootstrap(medians[:, 0] / medians[:, 1])
     row = {"ms_p10": float(p10), "ms_p50": float(p50), "ms_p90": float(p90), "ratio": ratio, "ratio_low": low, "ratio_high": high}
-    return row | ({"disturbed": True} if disturbed else {})
+    return row | ({"disturbed": True} if unrest > 1 else {})
 
 
 def bootstrap(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
@@ -144,13 +178,15 @@ def verdict(row: dict) -> str:
     return "slower" if row["ratio_low"] > 1 else "not distinguishable"
 
 
-def _calls_a_block(call: Call, seconds: float, clock) -> int:
-    """Warm up, and find how many calls fill a block; at least three."""
+def _calls_a_block(call: Call, seconds: float, clock) -> tuple[int, float]:
+    """Warm up, and find how many calls fill a block of `seconds`, at least one, and how long that block takes."""
     started, calls = clock(), 0
-    while calls < 3 or clock() - started < WARM_UP_SECONDS:
+    while calls < 2 or clock() - started < WARM_UP_SECONDS:
         call()
         calls += 1
-    return max(3, round(seconds * calls / max(1e-9, clock() - started)))
+    each = max(1e-9, (clock() - started) / calls)
+    count = max(1, round(seconds / each))
+    return count, count * each
 
 
 def _block(call: Call, count: int, clock) -> np.ndarray:

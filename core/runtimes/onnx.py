@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from core.activations import along_moves, fake_quantized, input_scales, simulated
-from core.folding import Integers, fold, install, integers, trace
+from core.folding import Integers, fold, install, integers, layer_of, trace
 
 if TYPE_CHECKING:
     import onnx
@@ -91,27 +92,38 @@ def export_int8(subject: Compressed) -> bytes:
 
 
 def _export(module: nn.Module, input_size: int) -> bytes:
-    """TorchScript export without constant folding, which would rename weights. Raises what torch raises for unknown operators."""
+    """TorchScript export that leaves every weight its own name. Raises what torch raises for unknown operators.
+
+    Constant folding would rename weights, and initialisers of equal values would become one, did they not count as inputs.
+    """
+    import onnx
+
     pictures = torch.zeros(1, 3, input_size, input_size)
     module = _fixed_shapes(module, input_size)
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad(), _plain_attention():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (pictures,), file, dynamo=False, opset_version=OPSET, do_constant_folding=False,
+            module, (pictures,), file, dynamo=False, opset_version=OPSET, do_constant_folding=False, keep_initializers_as_inputs=True,
             input_names=[PICTURES], output_names=[LOGITS], dynamic_axes={PICTURES: {0: BATCH}, LOGITS: {0: BATCH}},
         )  # fmt: skip
-    return file.getvalue()
+    proto = onnx.load_from_string(file.getvalue())
+    del proto.graph.input[1:]
+    return proto.SerializeToString()
 
 
 def _fixed_shapes(module: nn.Module, input_size: int) -> fx.GraphModule:
-    """The module with every view, reshape and chunk given in numbers, -1 for the batch: no shape is computed while it runs."""
+    """The module with every view, reshape, chunk and adaptive pool given in numbers, -1 for the batch.
+
+    So no shape is computed while the file runs, and pools whose sizes do not divide have a form in ONNX.
+    """
     graph = copy.deepcopy(trace(module))
-    nodes = [node for node in graph.nodes if node.target in ("view", "reshape", "chunk", torch.chunk)]
+    pools = [node for node in graph.nodes if isinstance(layer_of(node, module), nn.AdaptiveAvgPool2d)]
+    nodes = [node for node in graph.nodes if node.target in ("view", "reshape", "chunk", torch.chunk)] + [pool.args[0] for pool in pools]
     if not nodes:
         return fx.GraphModule(module, graph)
     small, large = (_shapes(fx.GraphModule(module, graph), nodes, batch, input_size) for batch in (2, 3))
-    for node in nodes:
+    for node in nodes[: len(nodes) - len(pools)]:
         if node.target in ("view", "reshape"):
             shape = [one if one == other else -1 for one, other in zip(small[node], large[node])]
             if shape.count(-1) <= 1:
@@ -121,8 +133,19 @@ def _fixed_shapes(module: nn.Module, input_size: int) -> fx.GraphModule:
             if dim != 0:
                 node.op, node.target, node.kwargs = "call_function", torch.split, {}
                 node.args = (node.args[0], [shape[dim] for shape in small[node]], dim)
+    for pool in pools:
+        sizes = F.adaptive_avg_pool2d(torch.zeros(1, 1, *small[pool.args[0]][2:]), layer_of(pool, module).output_size).shape[2:]
+        if any(given % wanted for given, wanted in zip(small[pool.args[0]][2:], sizes)):
+            pool.op, pool.target = "call_function", _pooled
+            pool.args, pool.kwargs = (pool.args[0], small[pool.args[0]][2:], list(sizes)), {}
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)
+
+
+def _pooled(x: torch.Tensor, given: list[int], wanted: list[int]) -> torch.Tensor:
+    """Adaptive average pooling of x (B, C, *given) to (B, C, *wanted) by two products: of the rows, and of the columns."""
+    rows, columns = (F.adaptive_avg_pool1d(torch.eye(n), m).T for n, m in zip(given, wanted))  # (wanted, given)
+    return rows @ x @ columns.T
 
 
 def _shapes(module: fx.GraphModule, nodes: list[fx.Node], batch: int, input_size: int) -> dict[fx.Node, list]:
