@@ -194,7 +194,7 @@ class Cluster:
         self._connection.send({"op": "lane", "lane": lane, "identity": ""})
 
     def state(self) -> dict:
-        """`connected`, `workers`, `waiting`, `running`, and `trouble`: a sentence, or None. About a millisecond."""
+        """`connected`, `workers` (that are up), `waiting`, `running`, and `trouble`: a sentence, or None. About a millisecond."""
         counts, connection = self.store.counts(), self._connection
         connected = connection.client is not None
         return {

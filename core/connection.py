@@ -197,7 +197,7 @@ class Connection:
         if not requests:
             return
         try:
-            self.client.log_event(self._topics["requests"], {"requests": requests})
+            self.client.log_event(self._topics["requests"], json.dumps(requests))
         except Exception:
             with self._lock:
                 self._outbox[:0] = requests

@@ -98,7 +98,7 @@ def serve(options: Options) -> int:
         closing.callback(address_file.unlink, missing_ok=True)
         logger.info("serving %s at %s", folder(), facts["address"])
         last_used = time.monotonic()
-        while not (stop.is_set() or scribe.stopped):
+        while not stop.is_set():
             scribe.step()
             if not scribe.is_idle or clients():
                 last_used = time.monotonic()
@@ -133,8 +133,9 @@ def _open(options: Options, closing: contextlib.ExitStack):
     foreign = os.environ.get("PARETOSCOPE_SCHEDULER")
     cluster = None if foreign else closing.enter_context(_local_cluster(options))
     client = closing.enter_context(Client(foreign or cluster.scheduler_address, set_as_default=False, name="paretoscope-office", timeout=30))
-    capacity = _foreign_capacity(client) if foreign else lambda: {"compute": core_count(), "quick": 1, "preview": 1}
-    scribe = Scribe(store, client, f"{socket.gethostname()}:{folder().resolve()}", capacity)
+    offers = _foreign_offers(client) if foreign else lambda: {"compute": core_count(), "quick": 1, "preview": 1}
+    alive = (lambda: sum(offers().values())) if foreign else lambda: len(cluster.scheduler.workers)
+    scribe = Scribe(store, client, f"{socket.gethostname()}:{folder().resolve()}", offers, alive)
     scribe.listen()
 
     def clients() -> int:
@@ -162,7 +163,9 @@ def _local_cluster(options: Options) -> Iterator:
         "cls": Scheduler,
         "options": {"host": HOST, "port": 0, "dashboard": options.dashboard, "dashboard_address": f"{HOST}:0"},
     }
-    with SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING, name="paretoscope") as cluster:
+    with SpecCluster(workers={}, scheduler=scheduler, silence_logs=logging.WARNING, name="paretoscope") as cluster:
+        cluster.worker_spec.update(workers)
+        cluster.scale(len(workers))  # in the background: requests can be taken before the workers have imported what they need
         yield cluster
 
 
@@ -182,11 +185,11 @@ def _preload_for_workers() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", tasks.__name__, engine, *heavy])
 
 
-def _foreign_capacity(client) -> Callable[[], dict[str, int]]:
+def _foreign_offers(client) -> Callable[[], dict[str, int]]:
     """How many of somebody else's workers offer each resource, asked every two seconds; "" counts those that offer none of ours."""
     known: dict = {"at": 0.0, "room": {}}
 
-    def capacity() -> dict[str, int]:
+    def offers() -> dict[str, int]:
         if time.monotonic() - known["at"] > 2:
             room: Counter[str] = Counter()
             for worker in client.scheduler_info()["workers"].values():
@@ -196,7 +199,7 @@ def _foreign_capacity(client) -> Callable[[], dict[str, int]]:
             known.update(at=time.monotonic(), room=dict(room))
         return known["room"]
 
-    return capacity
+    return offers
 
 
 def _within(seconds: float, act: Callable[[], bool]) -> bool:

@@ -1,10 +1,10 @@
 """The one that writes: takes requests from Dask events, has them done by workers, and keeps what comes of it in the store.
 
 Runs in the cluster process (`core.office`), in one thread, from one inbox, so that nothing here needs a lock. Requests and
-progress are dicts; a request is
+progress are JSON (Dask's own encoding of events makes tuples of lists): a list of requests, or one progress. A request is
 
     {"op": "submit", "identity", "kind", "model", "dataset", …columns…, "request": what the task is given, "lane", "trains"}
-    {"op": "cancel", "identity"}    {"op": "lane", "lane", "identity"}    {"op": "stop"}
+    {"op": "cancel", "identity"}    {"op": "lane", "lane", "identity"}
 
 A lane is one person's sliders: its newest run stands, and an older one that nobody else wants is dropped, unless it
 trains. Only as many tasks are given to Dask as there are workers; the rest wait here, so order and cancellation are
@@ -13,6 +13,7 @@ decided in one place. Imports no torch.
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import time
@@ -65,16 +66,16 @@ class Job:
 
 
 class Scribe:
-    """`capacity()` says how many workers offer each resource; `owner` names this process in the rows it sees to."""
+    """`offers()` says how many workers offer each resource, `alive()` how many there are just now; `owner` names this
+    process in the rows it sees to."""
 
-    def __init__(self, store: Store, client, owner: str, capacity: Callable[[], dict[str, int]]):
-        self.store, self.client, self.owner, self.capacity = store, client, owner, capacity
+    def __init__(self, store: Store, client, owner: str, offers: Callable[[], dict[str, int]], alive: Callable[[], int]):
+        self.store, self.client, self.owner, self.offers, self.alive = store, client, owner, offers, alive
         self.topics = topics(store)
         self.inbox: queue.SimpleQueue[tuple] = queue.SimpleQueue()
         self.jobs: dict[str, Job] = {}
         self.lanes: dict[str, str] = {}
         self.trouble: str | None = None
-        self.stopped = False
         self._changes: dict[str, dict] = {}
         self._results: dict[str, tuple] = {}
         self._latencies: list[dict] = []
@@ -84,8 +85,8 @@ class Scribe:
 
     def listen(self) -> None:
         """Subscribe, then take up what a former process left."""
-        self.client.subscribe_topic(self.topics["requests"], lambda event: self.inbox.put(("requests", event[1])))
-        self.client.subscribe_topic(self.topics["progress"], lambda event: self.inbox.put(("progress", event[1])))
+        for name in ("requests", "progress"):
+            self.client.subscribe_topic(self.topics[name], lambda event, name=name: self.inbox.put((name, event[1])))
         self.store.forget_superseded()
         self.take_up()
 
@@ -123,7 +124,7 @@ class Scribe:
                 self._end(row["identity"], {"state": FAILED, "message": message})
                 continue
             logger.info("taking up %s", row["identity"])
-            self._handle("requests", {"requests": [request | {"op": "submit", "attempts": row["attempts"]}]})
+            self._handle("request", request | {"op": "submit", "attempts": row["attempts"]})
 
     def _handle(self, name: str, *content) -> None:
         try:
@@ -134,9 +135,9 @@ class Scribe:
         except Exception:  # a message that makes no sense must not end the process that everybody's work hangs on
             logger.exception("a %s message could not be handled: %.2000r", name, content)
 
-    def _on_requests(self, message: dict) -> None:
-        for request in message["requests"]:
-            self._on_request(request)
+    def _on_requests(self, text: str) -> None:
+        for request in json.loads(text):
+            self._handle("request", request)
 
     def _on_request(self, request: dict) -> None:
         match request["op"]:
@@ -146,8 +147,8 @@ class Scribe:
                 self._cancel(request["identity"], {"state": CANCELLED, "message": "Cancelled.", "stage": None})
             case "lane":
                 self._leave(request["lane"], request["identity"])
-            case "stop":
-                self.stopped = True
+            case other:
+                raise ValueError(f"unknown request {other!r}")
 
     def _submit(self, request: dict) -> None:
         identity, lane = request["identity"], request.get("lane")
@@ -195,7 +196,8 @@ class Scribe:
             self.client.cancel([job.future], force=True)
         self._end(identity, values)
 
-    def _on_progress(self, message: dict) -> None:
+    def _on_progress(self, text: str) -> None:
+        message = json.loads(text)
         job = self.jobs.get(message["identity"])
         event = message["event"]
         if "latency" in event:
@@ -304,7 +306,7 @@ class Scribe:
         waiting = [job for job in self.jobs.values() if job.future is None]
         if not waiting:
             return
-        room = self.capacity()
+        room = self.offers()
         busy = Counter(job.pool for job in self.jobs.values() if job.future is not None)
         for job in sorted(waiting, key=lambda job: (-job.priority, job.created)):
             # workers of a foreign scheduler may offer nothing by name, which is called ""
@@ -338,8 +340,7 @@ class Scribe:
 
     def _say(self) -> None:
         """Publish what clients should know of this process: what its workers offer, and what troubles it."""
-        room = self.capacity()
-        saying = {"offers": room, "workers": sum(room.values()), "trouble": self.trouble}
+        saying = {"offers": self.offers(), "workers": self.alive(), "trouble": self.trouble}
         if saying != self._said:
             self.client.set_metadata([self.topics["office"]], saying)
             self._said = saying

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -118,8 +119,8 @@ class Job:
     @contextlib.contextmanager
     def exclusive(self):
         self.check()
-        with turns().exclusive(self.check):
-            yield
+        with turns().exclusive(self.check) as pause:
+            yield pause
 
     def report(self, event: dict) -> None:
         """Pass on the engine's progress, at most five times a second; new metrics, a new stage and whole epochs at once."""
@@ -136,7 +137,7 @@ class Job:
             self._unsent = {}
 
     def send(self, event: dict) -> None:
-        self.worker.log_event(self.topic, {"identity": self.identity, "key": self.key, "event": event})
+        self.worker.log_event(self.topic, json.dumps({"identity": self.identity, "key": self.key, "event": event}))
 
 
 class LatencyBook:

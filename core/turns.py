@@ -117,14 +117,28 @@ class Turns:
             hand.gate_opened = time.monotonic()
 
     @contextlib.contextmanager
-    def exclusive(self, check: Check = _nothing) -> Iterator[None]:
-        """Hold every token. Ask anew for every block of a measurement, so that a preview waits for one block only."""
+    def exclusive(self, check: Check = _nothing) -> Iterator[Callable[[], None]]:
+        """Hold every token. Yields `pause()`: called between two blocks of a measurement, it lets a waiting preview in."""
         hand = self._hand()
         if len(hand.tokens) == self.cores:
-            yield
+            yield check
             return
         if hand.tokens:
             raise RuntimeError("exclusive() was asked for inside compute() or urgent(), where it would wait for itself")
+        self._be_alone(hand, check)
+
+        def pause() -> None:
+            check()
+            if not hand.gate.is_free():
+                hand.give_all()
+                self._be_alone(hand, check)
+
+        try:
+            yield pause
+        finally:
+            hand.give_all()
+
+    def _be_alone(self, hand: Hand, check: Check) -> None:
         _wait_for(hand.queue.take, check)
         try:
             _wait_for(lambda: self._take_all(hand), check)
@@ -133,10 +147,6 @@ class Turns:
             raise
         finally:
             hand.queue.give()
-        try:
-            yield
-        finally:
-            hand.give_all()
 
     def held(self) -> int:
         """How many tokens are held now by anybody, by looking at each."""

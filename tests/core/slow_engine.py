@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import BadInput
@@ -30,6 +30,7 @@ class Act:
     killed_once: str = ""
     trains: bool = False
     number: int = 0
+    names: list = field(default_factory=lambda: ["a list", ["in a list"]])
 
     @property
     def steps(self):
@@ -46,7 +47,7 @@ class Act:
 class Work:
     model: str = "resnet18"
     dataset: str = "digits"
-    recipe: Act = Act()
+    recipe: Act = field(default_factory=Act)
     split: str = "validation"
     images: int | None = None
     latency: bool = False
@@ -63,6 +64,7 @@ class Work:
 
     @staticmethod
     def from_json(value: dict) -> Work:
+        assert value == json.loads(json.dumps(value)), "the request has changed on its way"
         return Work(**(value | {"recipe": Act(**value["recipe"])}))
 
 

@@ -39,7 +39,7 @@ end, count = time.monotonic() + seconds, 0
 while time.monotonic() < end:
     with getattr(turns, kind)() as grant:
         time.sleep(batch)
-        if grant:
+        if kind == "urgent":
             grant.grow()
             time.sleep(batch)
     count += 1
@@ -172,6 +172,34 @@ def test_urgent_overtakes_those_who_wait_for_a_batch(start, folder):
         time.sleep(0.02)
     assert sorted(waits)[len(waits) // 2] < 0.13
     assert max(waits) < 0.3
+
+
+def test_a_measurement_pauses_for_a_preview_and_for_nothing_else(start, folder):
+    turns, waits = Turns(2, folder), []
+    computing = start(LOOP, folder, 2, "compute", 0.01, 3.0)
+    computing.stdin.write("\n")
+    computing.stdin.flush()
+
+    def look():
+        asked = time.monotonic()
+        with turns.urgent():
+            waits.append(time.monotonic() - asked)
+
+    def batches() -> int:
+        return sum(len(spans) for name, spans in intervals(folder).items() if name.startswith(f"{computing.pid}-"))
+
+    with turns.exclusive() as pause:
+        before = batches()
+        for block in range(20):
+            assert turns.held() == 2
+            if block % 5 == 4:
+                preview = threading.Thread(target=look)
+                preview.start()
+            time.sleep(0.03)
+            pause()
+        preview.join(5)
+        assert len(waits) == 4 and max(waits) < 0.25
+        assert batches() - before <= 8  # one may slip in before and after each preview
 
 
 def test_urgent_takes_every_free_token_at_once(start, folder):
