@@ -21,6 +21,7 @@ MARK = "PARETOSCOPE_TEST_SESSION"
 os.environ.setdefault(MARK, uuid.uuid4().hex)
 _HOME = Path(tempfile.mkdtemp(prefix="paretoscope-test-"))
 os.environ["PARETOSCOPE_HOME"] = str(_HOME)
+os.environ["PARETOSCOPE_TURNS"] = str(_HOME / "turns")  # the tests wait for each other, not for a dashboard that is open meanwhile
 
 import psutil  # noqa: E402
 import pytest  # noqa: E402
