@@ -113,8 +113,9 @@ def probe(module: nn.Module, input_size: int, batch: int = 1) -> torch.Tensor:
     Forward hooks run. Raises what torch raises when shapes do not fit.
     """
     tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     with torch.no_grad():
-        return torch.func.functional_call(module, tensors, torch.empty(batch, 3, input_size, input_size, device="meta"))
+        return torch.func.functional_call(module, tensors, torch.empty(batch, 3, input_size, input_size, dtype=dtype, device="meta"))
 
 
 class _ParametersOnMeta(TorchFunctionMode):

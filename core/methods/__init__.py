@@ -1,3 +1,3 @@
 """The compression methods, one file each. Importing this package registers their steps and imports no torch."""
 
-from core.methods import calibrate_batchnorm, distill, finetune, magnitude_prune, quantize  # noqa: F401
+from core.methods import calibrate_batchnorm, channel_prune, distill, finetune, magnitude_prune, quantize  # noqa: F401

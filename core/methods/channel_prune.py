@@ -1,0 +1,191 @@
+"""Channel pruning: whole channels leave, the shapes get smaller, and every runtime gets faster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from core import zoo
+from core.errors import BadRecipe
+from core.methods.apply import applies
+from core.recipe import STRUCTURE, Step, layers_param, param, register
+
+NARROWEST = 1 / 3  # no layer keeps less than this part of the share that the whole model keeps
+TAYLOR_BATCH = 32  # pictures; the squared change of the loss is averaged over batches
+REMEMBERED = 4  # rankings by taylor
+
+
+@register
+@dataclass(frozen=True)
+class ChannelPrune(Step):
+    """Removes the least important channels, with every weight that makes or reads them.
+
+    Channels that residual connections or depthwise convolutions tie together fall together (Fang et al. 2023,
+    arXiv:2301.12900). A channel's importance, over all weights w that make or read it and are tied to it:
+
+    - taylor: mean over batches of (Σ w·dL/dw)², w those that read it: to first order the squared change of the loss
+      when nothing reads the channel any more (Molchanov et al. 2019, arXiv:1906.10771)
+    - l1: Σ|w|, l2: Σw² (arXiv:1608.08710); bn_scale: Σ|γ| of its batch norms (arXiv:1708.06519)
+    - random: the control that every criterion must beat
+
+    To compare layers (scope global), l1, l2 and bn_scale are taken as shares of their layer's sum.
+    """
+
+    name: ClassVar[str] = "channel_prune"
+    title: ClassVar[str] = "Prune channels"
+    kind: ClassVar[str] = STRUCTURE
+
+    sparsity: float = param(
+        0.3, 0.0, 0.9, 0.05,
+        help="Share of the channels removed. A share p removes about 1 − (1 − p)² of the parameters, since a weight joins two channels.",
+    )  # fmt: skip
+    importance: str = param("taylor", choices=("taylor", "l2", "l1", "bn_scale", "random"), help="What makes a channel worth keeping.")
+    scope: str = param("global", choices=("global", "layer"), help="Compare channels over the whole model, or remove the same share of each layer.")
+    round_to: int = param(8, choices=(1, 4, 8, 16), unit="channels", help="A layer keeps a multiple of this many channels; kernels like multiples of 8.")
+    images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures for taylor; the other importances read none.")
+    layers: str = layers_param()
+
+    def check_model(self, model: str) -> None:
+        """Raises `BadRecipe` when this model cannot be pruned so; reads the model list only."""
+        facts = zoo.models().get(model, {})
+        if facts.get("channel_prunable", True) is not True:
+            raise BadRecipe(f"{self.name} cannot prune {model}: {facts['channel_prunable']}.")
+        if self.importance == "bn_scale" and not facts.get("batch_norm", True):
+            raise BadRecipe(f"{self.name} cannot rank the channels of {model} by bn_scale, because it has no batch norm; take l1, l2 or taylor.")
+
+
+@applies(ChannelPrune)
+def apply(step: ChannelPrune, subject, context) -> None:
+    import torch
+
+    from core import channels
+
+    step.check_model(subject.architecture.model)
+    names = set(subject.chosen(step.layers))
+    if step.sparsity == 0:
+        return
+    found = channels.groups(subject.module, subject.architecture.input_size)
+    whole = len(channels.untouched(subject.module, found))
+    if whole:
+        subject.notes.append(f"channel_prune left {whole} layers at full width, because their channels are shuffled, split or normalised together.")
+    groups = _choose(step, found, names, subject)
+    scores = _score(step, groups, subject, context)
+    removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
+    channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
+    subject.rebuild()
+
+
+def _choose(step: ChannelPrune, groups: list, names: set[str], subject) -> list:
+    """The groups all of whose makers are among `names`, and which the importance can rank; raises `BadRecipe` when none is left."""
+    within = [group for group in groups if all(f"{part.layer}.weight" in names for part in group.makers())]
+    if not within:
+        raise BadRecipe(
+            f"channel_prune finds no channels to remove in layers {step.layers!r} of {subject.architecture.model}, because channels that are "
+            "added together fall with all the layers that make them, and the classifier keeps its classes."
+        )
+    if step.importance != "bn_scale":
+        return within
+    ranked = [group for group in within if group.norms()]
+    if not ranked:
+        raise BadRecipe(f"channel_prune cannot rank the channels of layers {step.layers!r} by bn_scale, because no batch norm follows; take l1, l2 or taylor.")
+    if len(ranked) < len(within):
+        subject.notes.append(f"channel_prune left {len(within) - len(ranked)} layers whole, because no batch norm follows that ranks their channels.")
+    return ranked
+
+
+def _score(step: ChannelPrune, groups: list, subject, context) -> list:
+    """How important each unit of each group is: tensors (units,)."""
+    import torch
+
+    from core import channels
+
+    if step.importance == "random":
+        generator = torch.Generator().manual_seed(context.seed)
+        return [torch.rand(group.units, generator=generator) for group in groups]
+    if step.importance == "taylor":
+        return _taylor(step, groups, subject, context)
+    parts = [group.norms() if step.importance == "bn_scale" else group.weights() for group in groups]
+    sizes = {}
+    for path in {part.layer for chosen in parts for part in chosen}:
+        size = subject.module.get_submodule(path).weight.detach().abs()
+        sizes[path] = size.square() if step.importance == "l2" else size
+    totals = [channels.sums(group, chosen, sizes, subject.module) for group, chosen in zip(groups, parts, strict=True)]
+    return [total / total.sum().clamp_min(1e-30) for total in totals]
+
+
+def _taylor(step: ChannelPrune, groups: list, subject, context) -> list:
+    """The mean over batches of (Σ w·dL/dw)² over the weights that read a unit; L is the cross-entropy on calibration pictures.
+
+    The ranking does not depend on the sparsity, so that the last few are remembered: dragging the slider asks again and again.
+    """
+    count = min(step.images, len(context.dataset.split("calibration")))
+    count = count if context.images_at_most is None else min(count, context.images_at_most)
+    key = (context.dataset.fingerprint, context.input_size, count, step.layers, repr(subject.module), _fingerprint(subject.module))
+    if key in _RANKINGS:
+        return _RANKINGS[key]
+    found = _RANKINGS[key] = _measure_taylor(groups, subject.module, context, count)
+    if len(_RANKINGS) > REMEMBERED:
+        _RANKINGS.pop(next(iter(_RANKINGS)))
+    return found
+
+
+_RANKINGS: dict[tuple, list] = {}
+
+
+def _measure_taylor(groups: list, module, context, count: int) -> list:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from core import channels
+
+    scores: list = [0] * len(groups)
+    readers = {path: module.get_submodule(path).weight for path in {part.layer for group in groups for part in group.readers()}}
+    seen = 0
+    for x, labels in context.dataset.batches("calibration", context.input_size, TAYLOR_BATCH, count):
+        with context.turn(), torch.enable_grad():
+            gradients = torch.autograd.grad(cross_entropy(module(x), labels), list(readers.values()))
+            change = {path: (weight * gradient).detach() for (path, weight), gradient in zip(readers.items(), gradients, strict=True)}
+            scores = [score + channels.sums(group, group.readers(), change, module).square() for score, group in zip(scores, groups, strict=True)]
+        seen += len(labels)
+        context.report({"fraction": seen / count})
+    return scores
+
+
+def _fingerprint(module) -> tuple:
+    """Sum and norm of every tensor: differs wherever training, pruning or repair has passed, and takes 10 ms where a hash takes 100."""
+    return tuple((float(tensor.sum()), float(tensor.float().norm())) for tensor in module.state_dict().values())
+
+
+def select(step: ChannelPrune, scores: list[list[float]], widths: list[int]) -> list[list[int]]:
+    """The units to remove of each group, ascending: those of the lowest scores, the earlier of equals first.
+
+    `widths` says how many channels a unit of each group has. At least one unit of each group stays.
+    """
+    counts = [len(score) for score in scores]
+    if step.scope == "layer":
+        kept = [count - round(step.sparsity * count) for count in counts]
+    else:
+        kept = _kept_globally(step.sparsity, scores, widths)
+    rounded = [_rounded(*sizes, step.round_to) for sizes in zip(kept, counts, widths, strict=True)]
+    return [sorted(sorted(range(len(score)), key=score.__getitem__)[: len(score) - keep]) for score, keep in zip(scores, rounded, strict=True)]
+
+
+def _kept_globally(sparsity: float, scores: list[list[float]], widths: list[int]) -> list[int]:
+    """How many units each group keeps when the least important of all channels leave, but no group loses nearly everything."""
+    kept = [len(score) for score in scores]
+    least = [max(1, math.ceil(len(score) * (1 - sparsity) * NARROWEST)) for score in scores]
+    left = sparsity * sum(count * width for count, width in zip(kept, widths, strict=True))
+    for _score, group in sorted((score, group) for group, of_group in enumerate(scores) for score in of_group):
+        if left < widths[group] / 2:
+            break
+        if kept[group] > least[group]:
+            kept[group] -= 1
+            left -= widths[group]
+    return kept
+
+
+def _rounded(kept: int, units: int, width: int, multiple: int) -> int:
+    """The number of units nearest to `kept`, the larger of two, whose channels are a multiple; all units are always allowed."""
+    allowed = [count for count in range(1, units) if count * width % multiple == 0] + [units]
+    return min(allowed, key=lambda count: (abs(count - kept), -count))
