@@ -82,6 +82,7 @@ def figure(
     others: Sequence[Mapping] = (),
     lit: Collection[str] = (),
     fits: Collection[str] | None = None,
+    ties: Collection[str] = (),
     three_d: bool = False,
     theme: Theme = Theme(),
 ) -> dict:
@@ -89,7 +90,8 @@ def figure(
 
     `rows` are measured runs; `live` is the row of the recipe at hand, a preview (hollow, with its interval) or measured
     (solid). `third` is an axis drawn as marker size. `others` are rows of other models: their common front with `rows` is
-    added. `lit` are ids to light up, `fits` the ids within the budgets (the rest turns grey), `pins` rows lettered A, B, ….
+    added. `lit` are ids to light up, `fits` the ids within the budgets (the rest turns grey), `ties` those that noise alone may
+    keep off the front (outlined), `pins` rows lettered A, B, ….
     """
     rows = [row for row in rows if row.get(x) and row.get("top1") is not None]
     if three_d:
@@ -108,7 +110,7 @@ def figure(
     for family in FAMILIES:
         members = [number for number, row in enumerate(rows) if row["family"] == family]
         if members and family in STYLES:
-            data.append(_family(family, [rows[i] for i in members], on_front[members], [sizes[i] for i in members], x, third, lit, fits, theme))
+            data.append(_family(family, [rows[i] for i in members], on_front[members], [sizes[i] for i in members], x, third, lit, fits, ties, theme))
     if baseline and baseline.get(x):
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
     data += _pins(pins, x, theme)
@@ -116,7 +118,7 @@ def figure(
     return {"data": data, "layout": _layout(x, x_range, y_range, theme)}
 
 
-def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, theme: Theme) -> dict:
+def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, ties, theme: Theme) -> dict:
     """One trace: solid where on the front, pale where dominated, grey where a budget rules it out."""
     colour, symbol = STYLES[name]
     timed = x == "ratio" or third == "ratio"
@@ -125,13 +127,15 @@ def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fi
         out, glows = fits is not None and row["id"] not in fits, row["id"] in lit
         opacity = OUT if out else 1.0 if on or glows else PALE
         shape = ELSEWHERE if timed and row["elsewhere"] else symbol
-        marks.append((opacity, row, theme.muted if out else _see_through(colour, opacity), shape, size + 5 if glows else size, 2 if glows else 0))
+        tie = row["id"] in ties and not out
+        said = hover(row, x) + ("<br>Within noise of the front" if tie else "")
+        marks.append((opacity, row, theme.muted if out else _see_through(colour, opacity), shape, size + 5 if glows else size, 2 if glows else int(tie), said))
     marks.sort(key=lambda mark: -mark[0])  # the legend takes the look of the first
-    opacities, rows, colours, shapes, sizes, widths = (list(column) for column in zip(*marks))
+    opacities, rows, colours, shapes, sizes, widths, said = (list(column) for column in zip(*marks))
     return {
         "type": "scatter", "mode": "markers", "name": name, "uid": uid(name), "legendgroup": name,
         "x": [row[x] for row in rows], "y": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows],
-        "text": [hover(row, x) for row in rows], "hovertemplate": "%{text}<extra></extra>",
+        "text": said, "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "color": colours, "symbol": shapes, "size": sizes, "line": {"width": widths, "color": theme.ink},
             "opacity": [opacity if opacity == OUT else 1.0 for opacity in opacities],
@@ -251,7 +255,7 @@ def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
     line = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside", "tickcolor": theme.grid, "ticklen": 4, "automargin": True}
     return {
         "uirevision": "explorer", "hovermode": "closest", "dragmode": "zoom", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 30, "b": 42},
+        "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 50, "b": 42},  # the tool bar is above the legend
         "xaxis": {
             "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
             **_ticks(axis), **line,

@@ -8,11 +8,13 @@ import shlex
 import streamlit as st
 
 from core.charts import AXES
-from core.points import bytes_words, count_words, indistinct, signed, times_words
+from core.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
 from pages.ui.link import View
 
-KEY = "● measured &ensp; ○ preview &ensp; ◇ latency of another machine &ensp; pale: another run is better &ensp; click takes a run, shift-click pins it"
+KEY = " &ensp; ".join((
+    "● measured", "○ preview", "◇ another machine’s latency", "pale: another run is better", "outlined: a tie within noise", "click a point to take it",
+))  # fmt: skip
 
 
 @st.fragment(key=acts.DRAWERS)
@@ -129,7 +131,12 @@ def _gained(row: dict) -> str:
 
 
 def _between(pinned: list[tuple[str, dict]]) -> str:
-    """The paired difference between the pinned runs, from the labels that they predicted."""
+    """The paired differences from the first pinned run, from the labels that both predicted."""
     (first, reference), *others = pinned
-    return "  \n".join(f"{letter} against {first}: {bytes_words(abs(row['artifact_bytes'] - reference['artifact_bytes']))} "
-                       f"{'less' if row['artifact_bytes'] < reference['artifact_bytes'] else 'more'} to download." for letter, row in others)  # fmt: skip
+    said = []
+    for letter, row in others:
+        found = services.shelf().difference(row, reference)
+        if found is not None:
+            same = ", not distinguishable" if found["low"] <= 0 <= found["high"] else ""
+            said.append(f"{letter} against {first}, paired: {signed(found['top1'])} points ({signed(found['low'])}…{signed(found['high'])}){same}.")
+    return "  \n".join(said)

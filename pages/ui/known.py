@@ -6,10 +6,13 @@ Knows nothing of Streamlit. One `Shelf` serves every session, so it is guarded b
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from core.points import point
+import numpy as np
+
+from core import pareto
+from core.points import latency, point
 from core.recipe import TRAIN, Recipe
 from core.store import COMPLETE, Store
 
@@ -26,13 +29,22 @@ class Known:
         everything = (*self.rows, *self.others, *([self.baseline] if self.baseline else []))
         return next((row for row in everything if row["id"] == id), None)
 
+    def untimed(self, here: Mapping | None, tried: Collection[str]) -> dict | None:
+        """A run whose graph was not timed on this machine, one a graph: the one at hand first, then those that train nothing."""
+        rows = [*([self.baseline] if self.baseline and self.baseline["identity"] else []), *self.rows]
+        wanted = [row for row in rows if row["elsewhere"] and row["graph"] and row["graph"] not in tried]
+        return min(wanted, key=lambda row: (here is None or row["id"] != here["id"], row["pictures"]), default=None)
+
 
 class Shelf:
     """Flat rows of every COMPLETE run. A look costs one small query while nothing has changed."""
 
     def __init__(self, store: Store, shipped: Iterable[Mapping], machine: str):
         self._store, self._machine, self._lock, self._revision = store, machine, threading.Lock(), -1
-        self._rows: dict[str, dict] = {}
+        self._rows: dict[tuple, dict] = {}
+        self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
+        self._right: dict[str, np.ndarray] = {}
+        self._ties: dict[tuple, set[str]] = {}
         for result in shipped:
             self._add(result)
 
@@ -52,19 +64,76 @@ class Shelf:
         revision = self._store.revision()
         if revision == self._revision:
             return
-        for row in self._store.rows(kind="run", states=[COMPLETE], since=self._revision if self._revision >= 0 else None):
-            self._add(row)
+        changed = self._store.rows(kind="run", states=[COMPLETE], since=self._revision if self._revision >= 0 else None)
+        for result in changed:
+            self._add(result)
+        if changed:
+            self._ties.clear()
+            for result in list(self._foreign.values()):  # a graph may have been timed here meanwhile
+                self._add(result)
         self._revision = revision
 
     def _add(self, result: Mapping) -> None:
         if not result.get("metrics") or not result["metrics"].get("artifact_bytes"):
             return
-        row = point(result, elsewhere=(result.get("machine") or {}).get("id") != self._machine)
+        place = (result["model"], result["dataset"], result["split"], Recipe.from_json(result["recipe"]).key())
+        foreign = (result.get("machine") or {}).get("id") != self._machine
+        known = self._rows.get(place)
+        if foreign and known is not None and place not in self._foreign:
+            return  # what was measured here stays
+        timed = self._timed_here(result) if foreign else result
+        row = point(timed or result, elsewhere=foreign and timed is None)
         row["identity"], row["baseline"] = result.get("identity"), result.get("baseline")
+        row["graph"] = (latency(result["metrics"]) or {}).get("signature")
         row["pictures"] = sum(step.epochs * step.images for step in Recipe.from_json(result["recipe"]).steps if step.kind == TRAIN)
-        known = self._rows.get(f"{row['id']}/{row['dataset']}/{row['split']}")
-        if known is None or not row["elsewhere"] or known["elsewhere"]:  # what was measured here stays
-            self._rows[f"{row['id']}/{row['dataset']}/{row['split']}"] = row
+        if foreign:
+            self._foreign[place] = result
+        else:
+            self._foreign.pop(place, None)
+        self._rows[place] = row
+
+    def _timed_here(self, result: Mapping) -> Mapping | None:
+        """A result of another machine with the latency that its graph has on this one, where that was measured."""
+        entry, base = latency(result["metrics"]), latency(result.get("baseline") or {})
+        if not entry or not base or "signature" not in entry or "signature" not in base:
+            return None
+        own = self._store.latency(entry["signature"], base["signature"], self._machine, entry["runtime"])
+        return dict(result) | {"metrics": result["metrics"] | {"latencies": [own]}} if own else None
+
+    def right(self, row: Mapping) -> np.ndarray | None:
+        """(n,) bool: which pictures of the split a run got right, from the labels that it predicted; None when they were not kept."""
+        identity = row.get("identity")
+        if identity not in self._right:
+            stored = self._store.predicted(identity) if identity else None
+            if not stored:
+                return None
+            from core.datasets import load
+
+            labels = load(row["dataset"]).split(row["split"]).labels
+            predicted = np.frombuffer(stored, "<u2")
+            self._right[identity] = predicted == labels[: len(predicted)]
+        return self._right[identity]
+
+    def difference(self, row: Mapping, other: Mapping) -> dict | None:
+        """`row` less `other` in points on the same pictures: `top1`, `low`, `high`."""
+        from core.metrics.accuracy import paired_difference
+
+        mine, theirs = self.right(row), self.right(other)
+        return None if mine is None or theirs is None or len(mine) != len(theirs) else paired_difference(mine, theirs)
+
+    def ties(self, known: Known, x: str) -> set[str]:
+        """The ids of the runs that noise alone may keep off the front of accuracy over `x`."""
+        with self._lock:
+            rows = [row for row in known.rows if row.get(x)]
+            key = (x, *(row["identity"] for row in rows))
+            if key not in self._ties:
+                found = pareto.ties(rows, {"top1": pareto.MAX, x: pareto.MIN}, lambda i, j: self._within_noise(rows[i], rows[j]))
+                self._ties[key] = {row["id"] for row, tie in zip(rows, found) if tie}
+            return self._ties[key]
+
+    def _within_noise(self, row: Mapping, other: Mapping) -> bool:
+        found = self.difference(row, other)
+        return found is not None and found["low"] <= 0 <= found["high"]
 
 
 def _from_runs(rows: list[dict]) -> dict | None:
@@ -72,10 +141,8 @@ def _from_runs(rows: list[dict]) -> dict | None:
     for row in reversed(rows):
         if row["baseline"]:
             nothing = {"top1": 0.0, "low": 0.0, "high": 0.0}
-            return point({
-                "model": row["model"], "dataset": row["dataset"], "recipe": Recipe().to_json(), "metrics": row["baseline"], "difference": nothing,
-                "split": row["split"],
-            }, elsewhere=row["elsewhere"])  # fmt: skip
+            result = {"model": row["model"], "dataset": row["dataset"], "recipe": Recipe().to_json(), "metrics": row["baseline"], "split": row["split"]}
+            return point(result | {"difference": nothing}, elsewhere=row["elsewhere"]) | {"identity": None, "graph": None, "pictures": 0}
     return None
 
 

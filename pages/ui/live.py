@@ -6,6 +6,7 @@ import streamlit as st
 
 from core import charts, pareto
 from core.errors import ParetoscopeError
+from core.recipe import Recipe
 from core.work import Work
 from pages.ui import acts, controls, services, state, words
 from pages.ui.cards import cards
@@ -29,6 +30,8 @@ def live() -> None:
         work = Work(view.model, view.dataset, view.recipe)
         look = follow(work, phase, known, services.store().find(work.identity()), services.cluster(), session)
         _measure_baseline(work, known, session)
+        if phase == "rest":
+            _time_here(view, known, look, session)
     except ParetoscopeError as error:
         look.problem = str(error)
     answer = pareto.answer(known.rows, view.limits()) if view.limits() else None
@@ -49,12 +52,25 @@ def _measure_baseline(work: Work, known: Known, session) -> None:
         services.cluster().submit(work.baseline())
 
 
+def _time_here(view: View, known: Known, look: Look, session) -> None:
+    """While nothing else is under way, time one graph after another whose latency is another machine's."""
+    cluster = services.cluster()
+    told = cluster.state()
+    if look.running or look.again or not told["connected"] or not told["workers"] or told["waiting"] + told["running"]:
+        return
+    tried = session.setdefault("timed", set())
+    row = known.untimed(look.here, tried)
+    if row is not None:
+        tried.add(row["graph"])
+        cluster.measure(Work(view.model, view.dataset, Recipe.from_json(row["recipe"])))
+
+
 def _chart(view: View, known: Known, look: Look, answer) -> None:
     pinned = [row for row in (known.find(id) for id in view.pins) if row]
     figure = charts.figure(
         known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
         others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
-        fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None,
+        fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None, ties=services.shelf().ties(known, view.x),
     )  # fmt: skip
     chart(
         figure, key="chart", height=HEIGHT, glides=not view.three_d, name=f"{view.model}-{view.dataset}",
@@ -73,8 +89,6 @@ def _lit(known: Known) -> set[str]:
     wanted = state.session().get("lit_temperature")
     if wanted is None:
         return set()
-    from core.recipe import Recipe
-
     distilled = [(controls.temperature(Recipe.from_json(row["recipe"])), row["id"]) for row in known.rows if row["family"] == "Distilled"]
     nearest = min((abs(at - wanted) for at, _ in distilled), default=None)
     return {id for at, id in distilled if abs(at - wanted) == nearest}

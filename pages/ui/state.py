@@ -6,6 +6,7 @@ back in the browser, or opening another link in the same tab, is seen as paramet
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -16,18 +17,24 @@ from pages.ui import link
 from pages.ui.link import View
 
 _VIEW, _WRITTEN, _SAID, _SESSION = "view", "written", "said", "session"
+LATE_SECONDS = 2.0  # a message that the browser sent before it had the new address still carries the old one
 
 
 def view() -> View:
     """What the explorer shows now, as restored from the address bar when that was changed from outside."""
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    if _VIEW not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
+    if _VIEW not in st.session_state or (query != st.session_state[_WRITTEN]["now"] and not _late(query)):
         restored, said = link.decode(query)
         _remember(restored)
         st.session_state[_SAID] = said
-        st.session_state[_WRITTEN] = query  # a bare address stays bare until something is changed
+        st.session_state[_WRITTEN] = {"now": query, "before": None, "at": 0.0}  # a bare address stays bare until something is changed
     decoded, _ = link.decode(st.session_state[_VIEW])
     return decoded
+
+
+def _late(query: link.Query) -> bool:
+    written = st.session_state[_WRITTEN]
+    return query == written["before"] and time.monotonic() - written["at"] < LATE_SECONDS
 
 
 def change(**changes: Any) -> View:
@@ -39,10 +46,11 @@ def change(**changes: Any) -> View:
 
 def publish() -> None:
     """Write the view into the address bar. Not called while something is dragged, so that Back goes to the last resting place."""
-    query = st.session_state[_VIEW]
-    if query != st.session_state.get(_WRITTEN) and not (query == link.encode(View()) and not st.session_state.get(_WRITTEN)):
+    query, written = st.session_state[_VIEW], st.session_state[_WRITTEN]["now"]
+    bare = not written and query == link.encode(View())
+    if query != written and not bare:
         st.query_params.from_dict(query)
-        st.session_state[_WRITTEN] = query
+        st.session_state[_WRITTEN] = {"now": query, "before": written, "at": time.monotonic()}
 
 
 def address() -> str:
