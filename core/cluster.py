@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from core import errors
-from core.connection import START_SECONDS, Connection
+from core.connection import START_SECONDS, Connection, is_answer
 from core.errors import Cancelled, ClusterError, ParetoscopeError
 from core.recipe import TRAIN, digest
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN, RUNNING, WAITING, Store, blank_row
@@ -160,17 +160,22 @@ class Cluster:
         """Stop a WAITING or RUNNING job; its row says CANCELLED within a second."""
         self._connection.send({"op": "cancel", "identity": identity})
 
+    def find(self, identity: str) -> dict | None:
+        """The row as the store has it, or WAITING when it was asked for since: what failed and is tried again shows no old failure."""
+        asked, row = self._connection.unanswered(identity), self.store.find(identity)
+        return _waiting(asked[0]) if asked and (row is None or not is_answer(row, asked[1])) else row
+
     def follow(self, identity: str, seconds: float = 0.1) -> Iterator[dict]:
-        """Yield the row whenever it changed, until the job is done one way or another."""
+        """Yield the row whenever it changed, until the job is done one way or another. Raises `ClusterError` when nobody can do it."""
         seen = None
         while True:
-            row = self.store.find(identity)
+            row = self.find(identity)
             if row is not None and row["changed"] != seen:
                 seen = row["changed"]
                 yield row
                 if row["state"] not in OPEN:
                     return
-            elif row is None and self._connection.error is not None:
+            elif self._connection.error is not None:
                 raise self._connection.error
             time.sleep(seconds)
 

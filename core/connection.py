@@ -87,6 +87,11 @@ def stop_office(seconds: float = 20.0) -> bool:
     return True
 
 
+def is_answer(row: dict, asked: float) -> bool:
+    """Whether a row is younger than a request for it; an old failure is not, nor a training done before that is wanted again."""
+    return row["updated"] >= asked or row["state"] in OPEN or (row["state"] == COMPLETE and row["kind"] == "run")
+
+
 def _last_words() -> str:
     lines = (home() / LOG).read_text(errors="replace").strip().splitlines()
     return lines[-1].split("paretoscope: ")[-1].rstrip(".") + "." if lines else "it did not say why."
@@ -124,6 +129,11 @@ class Connection:
         """Somebody wants to be connected; start the cluster process again if it was stopped."""
         self._wanted = True
         self._wake.set()
+
+    def unanswered(self, identity: str) -> tuple[dict, float] | None:
+        """A submit request that the scribe may not have answered yet, and when it was asked."""
+        with self._lock:
+            return self._unanswered.get(identity)
 
     def wait(self, seconds: float) -> None:
         """Return once connected; raises `ClusterError` when that fails or takes longer."""
@@ -213,10 +223,7 @@ class Connection:
         if not unanswered:
             return
         rows = self.store.find_all(unanswered)
-        answered = [
-            identity for identity, (_, asked) in unanswered.items()
-            if identity in rows and (rows[identity]["updated"] >= asked or rows[identity]["state"] in (*OPEN, COMPLETE))
-        ]  # fmt: skip
+        answered = [identity for identity, (_, asked) in unanswered.items() if identity in rows and is_answer(rows[identity], asked)]
         with self._lock:
             for identity in answered:
                 if self._unanswered.get(identity) == unanswered[identity]:

@@ -116,6 +116,8 @@ def _open(options: Options, closing: contextlib.ExitStack):
     """The scribe, listening, and a function that counts the clients besides it."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"  # inherited by the workers, and read when torch is imported there
+    # threads of a preview that wait for each other sleep; spinning, they take the cores from whom they wait for
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import dask
 
     from core import gallery
