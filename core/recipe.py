@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from core.registry import Registry
 MAX_STEPS = 32
 MAX_JSON_BYTES = 64 * 1024
 MAX_SEED = 2**31 - 1
+LARGEST = 2.0**53  # beyond every field's range; NaN and whole numbers too large for a float are outside it too
 
 # What a step does to the model; the order rules of `check_order` are stated in these words.
 PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", "train"
@@ -66,11 +66,11 @@ class Param:
             if not isinstance(value, str) or len(value) > 500:
                 raise bad
         else:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST <= value <= LARGEST:
                 raise bad
             if self.type is int and value != int(value):
                 raise bad
-            value = self.type(value)
+            value = self.type(value) + 0  # −0.0 becomes 0.0, so that equal recipes have equal text
             if not self.choices and not self.low <= value <= self.high:
                 raise bad
         if self.choices and value not in self.choices:

@@ -7,6 +7,8 @@ order, and `python -m core datasets --embed` writes the subset from the original
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,15 @@ CALIBRATION, SUBSET_TRAIN = 2_000, 10_000
 
 def read_idx(path: Path) -> np.ndarray:
     """One gzipped idx file (http://yann.lecun.com/exdb/mnist) as uint8; raises when its header does not fit its length."""
-    data = gzip.decompress(path.read_bytes())
-    rank = data[3]
-    shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
-    if data[:3] != b"\0\0\x08" or values.size != int(np.prod(shape)):
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        data = b""
+    start = 4 + 4 * data[3] if len(data) > 3 else 4
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
+    if data[:3] != b"\0\0\x08" or len(data) - start != math.prod(shape):
         raise ParetoscopeError(f"{path} is not a whole idx file of bytes; fetch the dataset again.")
-    return values.reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def originals() -> Path | None:
