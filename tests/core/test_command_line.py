@@ -2,10 +2,8 @@
 
 import json
 import os
-import pty
 import re
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -251,62 +249,6 @@ def test_train_makes_a_checkpoint_with_a_card(call, home, tmp_path, five_layer_c
 def test_the_usual_training_command_is_left_to_the_card():
     usual = {"model": "m", "dataset": "d", "epochs": 3, "learning_rate": None, "seed": 0, "input_size": None, "weights": "none", "threads": 1}
     assert train._command(type("Given", (), usual)) == ""
-
-
-class Terminal:
-    """A command whose standard error is a terminal, which can be watched and interrupted as a person would."""
-
-    def __init__(self, *arguments: str, **variables: str):
-        self.shown = b""
-        self.handle, theirs = pty.openpty()
-        command = [sys.executable, "-m", "core", *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TERM": "xterm"} | variables, stdout=subprocess.DEVNULL, stderr=theirs)
-        os.close(theirs)
-
-    def until(self, wanted: str, seconds: float = 400.0) -> str:
-        """Everything shown, once `wanted` (a pattern) is among it."""
-        end = time.monotonic() + seconds
-        while not re.search(wanted, self.text()):
-            assert time.monotonic() < end and self._read(), f"{wanted!r} was not shown: {self.text()[-500:]!r}"
-        return self.text()
-
-    def text(self) -> str:
-        return self.shown.decode(errors="replace")
-
-    def _read(self) -> bool:
-        """Take what was shown within a fifth of a second; False when the other side has gone."""
-        if select.select([self.handle], [], [], 0.2)[0]:
-            try:
-                self.shown += (data := os.read(self.handle, 65_536))
-            except OSError:  # Linux says so when the other side has gone
-                return False
-            return bool(data)
-        return True
-
-    def interrupt(self) -> int:
-        """Ctrl-C; returns the exit status."""
-        self.process.send_signal(signal.SIGINT)
-        while self._read():
-            pass
-        os.close(self.handle)
-        return self.process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ctrl_c_stops_a_training_and_the_same_command_goes_on(tmp_path):
-    """A real model in a terminal: a bar with the time left, one sentence, status 130, and no epoch done twice."""
-    command = ("train", "--model", "squeezenet1_1", "--dataset", "digits", "--epochs", "400")
-    first = Terminal(*command, PARETOSCOPE_HOME=str(tmp_path))
-    shown = first.until(r" left, epoch [12]\.[1-9] of 400")
-    assert re.search(r"\d+ %\|.*\| squeezenet1_1 on digits, .* left, epoch ", shown)
-    assert first.interrupt() == 130
-    done = int(re.search(r"Cancelled after (\d+) whole epochs?; the same command goes on from there\.", first.text())[1])
-    assert "Traceback" not in first.text() and list(tmp_path.glob("training/squeezenet1_1-digits-*.safetensors"))
-    second = Terminal(*command, PARETOSCOPE_HOME=str(tmp_path))
-    shown = second.until(r"epoch [\d.]+ of 400")
-    assert second.interrupt() == 130
-    assert float(re.search(r"epoch ([\d.]+) of 400", shown)[1]) > done
 
 
 def test_what_a_cancelled_training_says_depends_on_what_was_done():
