@@ -3,6 +3,7 @@
 // trigger values: "pick" (the id of a clicked run), "pin" (the same with shift held).
 const GLIDE_MS = 160;
 const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
+const HOME_ICON = { width: 24, height: 24, path: "M12 4l9 8h-3v8h-5v-5h-2v5H6v-8H3z" };
 const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -60,7 +61,9 @@ function make(root) {
       }).catch(() => {}); // a newer position interrupts an older one
     } else {
       const first = !root._fullLayout;
-      if (layout.xaxis && close(seen(layout))) layout.xaxis.tickmode = "auto";
+      keepZoom(layout);
+      keepHidden(data);
+      if (layout.xaxis && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
       await window.Plotly.react(root, data, layout, settings(name));
       if (first) listen();
     }
@@ -68,15 +71,39 @@ function make(root) {
     moving = now;
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   };
+  // plotly.js forgets a zoom when the range that it is given changes, so a zoomed axis is given the range that it has.
+  const zoomed = new Set();
+  let own = {};
+  const keepZoom = (layout) => {
+    own = {};
+    for (const name of ["xaxis", "yaxis"]) {
+      const before = root._fullLayout?.[name];
+      if (!layout[name]) continue;
+      own[`${name}.range`] = layout[name].range;
+      if (before?.uirevision !== layout[name].uirevision) zoomed.delete(name);
+      if (zoomed.has(name)) layout[name].range = [...before.range];
+    }
+  };
+  // A trace that was hidden by its legend stays hidden, even when it was gone for a while.
+  const hidden = new Set();
+  const keepHidden = (data) => {
+    for (const trace of root._fullData ?? []) trace.visible === "legendonly" ? hidden.add(trace.uid) : hidden.delete(trace.uid);
+    for (const trace of data) if (hidden.has(trace.uid)) trace.visible = "legendonly";
+  };
+  const reset = () => {
+    zoomed.clear();
+    window.Plotly.relayout(root, structuredClone(own)).then(() => zoomed.clear());
+  };
   // Ticks in words serve one decade and more; closer up, plotly chooses them.
-  const close = ([low, high]) => high - low < 0.8;
-  const seen = (layout) => (root._fullLayout?.xaxis && root._fullLayout.xaxis.uirevision === layout.xaxis.uirevision ? root._fullLayout.xaxis.range : layout.xaxis.range);
+  const close = (range) => range && range[1] - range[0] < 0.8;
   const listen = () => {
     root.on("plotly_click", (event) => {
       const id = event.points[0]?.customdata?.[0];
       if (id) trigger(event.event?.shiftKey ? "pin" : "pick", id);
     });
-    root.on("plotly_relayout", () => {
+    root.on("plotly_doubleclick", reset);
+    root.on("plotly_relayout", (change) => {
+      for (const name of ["xaxis", "yaxis"]) if (Object.keys(change).some((key) => key.startsWith(`${name}.range`))) zoomed.add(name);
       const axis = root._fullLayout.xaxis;
       if (!axis || axis.type !== "log") return;
       const mode = close(axis.range) ? "auto" : "array";
@@ -84,10 +111,11 @@ function make(root) {
     });
   };
   const settings = (name) => ({
-    displaylogo: false, responsive: false, scrollZoom: false, doubleClick: "reset+autosize",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displaylogo: false, responsive: false, scrollZoom: false, doubleClick: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"],
     toImageButtonOptions: { format: "png", filename: name, scale: 2 },
     modeBarButtonsToAdd: [
+      { name: "reset", title: "Show everything (double click)", icon: HOME_ICON, click: reset },
       { name: "svg", title: "Download as SVG", icon: SVG_ICON, click: (gd) => window.Plotly.downloadImage(gd, { format: "svg", filename: name }) },
       { name: "csv", title: "Download the points as CSV", icon: CSV_ICON, click: (gd) => save(`${name}.csv`, csv(gd)) },
     ],
