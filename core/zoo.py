@@ -22,8 +22,25 @@ LARGEST_INPUT = 512
 
 @functools.cache
 def models() -> dict[str, dict]:
-    """name → `family`, `parameters`, `macs`, `smallest_input`, `weights` (of ImageNet), for all 80 classifiers."""
+    """name → what assets/models.json says of each of torchvision's 80 classifiers, sorted by name.
+
+    `family`; `parameters` with 10 classes; `macs` at `smallest_input`; `input_step`, by which the input may grow; `layers`,
+    the number of weights; `batch_norm`; `imagenet_weights`; `channel_prunable`, which is True or the reason why not.
+    """
     return {entry["name"]: entry for entry in json.loads(MODELS_FILE.read_text())["models"]}
+
+
+def write_models(report=lambda event: None, path: Path = MODELS_FILE) -> None:
+    """Build, run and prune every model, and write what was measured; takes minutes. Same torchvision, same file."""
+    from importlib.metadata import version
+
+    from core import model_list
+    from core.home import write_whole
+
+    lines = ",\n".join("  " + json.dumps(entry) for entry in model_list.measure(report))
+    head = json.dumps({"torchvision": version("torchvision"), "classes": model_list.CLASSES})
+    write_whole(path, f'{head[:-1]}, "models": [\n{lines}\n]}}\n'.encode())
+    models.cache_clear()
 
 
 def check_model(name: object) -> dict:
@@ -34,10 +51,13 @@ def check_model(name: object) -> dict:
 
 
 def input_size(model: str, wanted: int) -> int:
-    """`wanted`, or the model's smallest input where that is larger; raises `BadField` beyond 512."""
+    """`wanted`, or the next size that the model can read where it cannot read that; raises `BadField` beyond 512."""
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 8 <= wanted <= LARGEST_INPUT:
         raise BadField("input_size", wanted, f"a whole number from 8 to {LARGEST_INPUT}")
-    return max(wanted, check_model(model)["smallest_input"])
+    facts = check_model(model)
+    smallest, step = facts["smallest_input"], facts.get("input_step", 1)
+    size = smallest + -(-max(0, wanted - smallest) // step) * step
+    return size if size <= LARGEST_INPUT else size - step
 
 
 def build(model: str, classes: int, size: int, imagenet: bool = False):
