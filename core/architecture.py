@@ -66,7 +66,7 @@ class Architecture:
 
         Consumes no random numbers.
         """
-        module = _construct(self.model, self.classes, self.input_size)
+        module = skeleton(self.model, self.classes, self.input_size)
         owners: dict[str, dict[str, list[int]]] = {}
         for name, shape in self.shapes.items():
             path, _, kind = name.rpartition(".")
@@ -128,15 +128,15 @@ class _ParametersOnMeta(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def _construct(model: str, classes: int, input_size: int) -> nn.Module:
-    """Torchvision's module with (nearly) all parameters on the meta device and every buffer as it should be."""
+def skeleton(model: str, classes: int, input_size: int) -> nn.Module:
+    """Torchvision's module with (nearly) all parameters on the meta device, taking no memory, and every buffer as it should be."""
     with torch.random.fork_rng(devices=[]), _ParametersOnMeta():
         return zoo.construct(model, classes, input_size)
 
 
 @functools.lru_cache(maxsize=32)
 def _plain_shapes(model: str, classes: int, input_size: int) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(parameter.shape) for name, parameter in _construct(model, classes, input_size).named_parameters()}
+    return {name: tuple(parameter.shape) for name, parameter in skeleton(model, classes, input_size).named_parameters()}
 
 
 def _check_shape(model: str, name: object, shape: object, own: dict[str, tuple[int, ...]]) -> None:
