@@ -83,6 +83,7 @@ def figure(
     lit: Collection[str] = (),
     fits: Collection[str] | None = None,
     ties: Collection[str] = (),
+    room: Sequence[Mapping] = (),
     three_d: bool = False,
     theme: Theme = Theme(),
 ) -> dict:
@@ -91,14 +92,14 @@ def figure(
     `rows` are measured runs; `live` is the row of the recipe at hand, a preview (hollow, with its interval) or measured
     (solid). `third` is an axis drawn as marker size. `others` are rows of other models: their common front with `rows` is
     added. `lit` are ids to light up, `fits` the ids within the budgets (the rest turns grey), `ties` those that noise alone may
-    keep off the front (outlined), `pins` rows lettered A, B, ….
+    keep off the front (outlined), `pins` rows lettered A, B, …, `room` rows that only widen the frame.
     """
     rows = [row for row in rows if row.get(x) and row.get("top1") is not None]
     if three_d:
         return _figure_3d(rows, x, third or ("ratio" if x != "ratio" else "artifact_bytes"), baseline, live, theme)
     on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN})
-    everything = [*rows, *(row for row in (baseline, live) if row and row.get(x) and row.get("top1") is not None)]
-    x_range, y_range = _ranges(everything, x)
+    everything = [*rows, *(row for row in (*room, baseline, live) if row and row.get(x) and row.get("top1") is not None)]
+    x_range, y_range = _ranges(everything, [row for row in (*room, live) if row and row.get("top1") is not None], x)
     data = [_front_line([row for row, on in zip(rows, on_front) if on], x, "Front", {"color": FRONT, "width": 1.6}, x_range)]
     data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
     if others:
@@ -230,10 +231,10 @@ def _sizes(rows, third: str | None) -> list[float]:
     return [SMALLEST if not value else SMALLEST + (LARGEST - SMALLEST) * (math.log(value) - low) / span for value in figures]
 
 
-def _ranges(rows, x: str) -> tuple[list[float], list[float]]:
+def _ranges(rows, must, x: str) -> tuple[list[float], list[float]]:
     """Axis ranges that change in steps, so that a point that is dragged about does not shake the frame.
 
-    x in powers of ten, padded; y in points, from the lowest of what is near the best or at hand up to just above the best.
+    x in powers of ten, padded; y in points, from the lowest of what is near the best or must be seen up to just above the best.
     """
     if not rows:
         return [4.0, 8.0], [0.0, 100.0]
@@ -243,8 +244,7 @@ def _ranges(rows, x: str) -> tuple[list[float], list[float]]:
         low, high = min(logs.min() - 0.05, -0.3), max(logs.max() + 0.05, 0.1)
     heights = np.array([row["top1"] for row in rows])
     shown = heights[heights >= heights.max() - 15]
-    live = rows[-1]["top1"]
-    floor = min(shown.min(), live, heights.max() - 2)
+    floor = min(shown.min(), min((row["top1"] for row in must), default=100.0), heights.max() - 2)
     step = 2 if floor > heights.max() - 15 else 10
     bottom = max(-2.0, step * math.floor((floor - 0.5) / step))
     return [low, high], [bottom, heights.max() + max(0.4, 0.06 * (heights.max() - bottom))]

@@ -19,7 +19,7 @@ from pages.ui import edits
 from pages.ui.known import Known, seconds_a_picture
 
 DRAG_SECONDS, REST_SECONDS = 0.1, 0.25  # of evaluation in one preview
-PATIENCE = {"drag": 0.3, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
+PATIENCE = {"drag": 0.4, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
 SOON, LATER, SELDOM = 0.1, 0.3, 1.0
 PREVIEWS_KEPT = 64
@@ -27,11 +27,15 @@ PREVIEWS_KEPT = 64
 
 @dataclass
 class Look:
-    """What can be shown of the recipe at hand. `again` is when to look next, in seconds; None when nothing is under way."""
+    """What can be shown of the recipe at hand. `stale` says that `here` is still the recipe before it.
+
+    `again` is when to look next, in seconds; None when nothing is under way.
+    """
 
     here: dict | None = None
     run: dict | None = None
     before_recovery: bool = False
+    stale: bool = False
     asks_seconds: float | None = None
     problem: str = ""
     again: float | None = None
@@ -45,6 +49,7 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
     """`stored` is the store's row of this very work, if any; `session` what this browser session keeps between looks."""
     row = known.find(f"{work.model}/{work.recipe.key()}")
     if row is not None and (stored is None or stored["state"] not in OPEN):
+        session["last"] = row
         return Look(here=row)
     look = Look(run=_submitted(work, stored, session))
     ended = look.run is not None and look.run["state"] not in OPEN
@@ -52,13 +57,13 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
         look.run, ended = None, False  # a newer position took its place once, or a person asks for it again
     if ended:
         look.problem = look.run.get("message") or ("The run was cancelled." if look.run["state"] == CANCELLED else "The run failed.")
-    look.here, look.before_recovery = _preview(work, phase, cluster, session, look)
+    _preview(work, phase, cluster, session, look)
     if phase == "rest" and not look.running and not ended:
         _submit(work, known, cluster, session, look)
     if look.running:
         whole = look.run.get("preview")
         if whole and whole.get("metrics"):  # everything but the latency is measured already
-            look.here, look.before_recovery = point(look.run | {"recipe": work.recipe.to_json()} | whole), False
+            look.here, look.before_recovery, look.stale = point(look.run | {"recipe": work.recipe.to_json()} | whole), False, False
         look.again = look.again or LATER
     return look
 
@@ -89,8 +94,8 @@ def estimate_recipe(recipe: Recipe, known: Known) -> float:
     return passed * seconds_a_picture([*known.rows, *known.others], macs) if passed else 0.0
 
 
-def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> tuple[dict | None, bool]:
-    """The best preview there is of this recipe; failing that, while it moves, the last one that was seen."""
+def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> None:
+    """The best preview there is of this recipe; failing that, while one is under way, what was seen last."""
     seen: OrderedDict[str, dict] = session.setdefault("previews", OrderedDict())
     wanted = DRAG_SECONDS if phase == "drag" else REST_SECONDS
     if not look.problem:
@@ -103,14 +108,13 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
     if session.get("flight"):
         look.again = SOON
     found = seen.get(work.identity())
-    if found is None and (phase == "drag" or session.get("flight")):
-        found = session.get("last_preview")  # better than a point that vanishes; it says itself what recipe it is of
-        if found and (found["point"]["model"], found["point"]["dataset"]) != (work.model, work.dataset):
-            found = None
-    if found is None:
-        return None, False
-    session["last_preview"] = found
-    return found["point"], found["before_recovery"]
+    if found is not None:
+        look.here, look.before_recovery = found["point"], found["before_recovery"]
+        session["last"] = look.here
+    elif phase == "drag" or session.get("flight"):
+        last = session.get("last")  # better than a point that vanishes
+        if last and (last["model"], last["dataset"]) == (work.model, work.dataset):
+            look.here, look.stale = last, True
 
 
 def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any], seen) -> None:
@@ -144,5 +148,5 @@ def _land(session: dict[str, Any], seen, patience: float) -> float:
     seen.move_to_end(flight["identity"])
     while len(seen) > PREVIEWS_KEPT:
         seen.popitem(last=False)
-    session["last_preview"] = seen[flight["identity"]]
+    session["last"] = seen[flight["identity"]]["point"]
     return patience - (time.monotonic() - started)

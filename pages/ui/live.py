@@ -67,10 +67,13 @@ def _time_here(view: View, known: Known, look: Look, session) -> None:
 
 def _chart(view: View, known: Known, look: Look, answer) -> None:
     pinned = [row for row in (known.find(id) for id in view.pins) if row]
+    session = state.session()
+    session["room"] = [*session.get("room", ())[-100:], look.here] if session.get("phase") == "drag" and look.here else []
     figure = charts.figure(
         known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
         others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
         fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None, ties=services.shelf().ties(known, view.x),
+        room=session["room"],  # while something is dragged the frame may grow, but not shrink
     )  # fmt: skip
     chart(
         figure, key="chart", height=HEIGHT, glides=not view.three_d, name=f"{view.model}-{view.dataset}",
@@ -96,6 +99,8 @@ def _lit(known: Known) -> set[str]:
 
 def _sentence(view: View, known: Known, look: Look, answer) -> None:
     text = words.sentence(look.here, known.baseline, look.before_recovery)
+    if look.stale:
+        text = f'<span class="tag">previewing</span> before this: {text}'
     if look.problem:
         text = f'<span class="tag wrong">{words.escape(look.problem)}</span>'
     elif look.asks_seconds:

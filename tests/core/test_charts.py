@@ -113,6 +113,13 @@ def test_the_frame_stands_still_while_the_point_is_dragged():
     assert low[0] < 33
 
 
+def test_room_widens_the_frame_and_draws_nothing():
+    made = rows()
+    plain, wide = charts.figure(made), charts.figure(made, room=[made[0] | {"top1": 33.0}])
+    assert wide["layout"]["yaxis"]["range"][0] < 33 < plain["layout"]["yaxis"]["range"][0]
+    assert [trace["y"] for trace in wide["data"]] == [trace["y"] for trace in plain["data"]]
+
+
 def test_learning_curve():
     figure = charts.curve([{"epoch": 0.5, "loss": 1.0}, {"epoch": 1.0, "loss": 0.5, "top1": 80.0}])
     go.Figure(figure)

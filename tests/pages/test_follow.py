@@ -54,7 +54,7 @@ def test_the_last_preview_stays_until_the_next_comes(notes, session):
     look(notes, session, work(0.61), "drag")
     notes.answer = None
     seen = look(notes, session, work(0.62), "drag")
-    assert seen.here["key"] == work(0.61).recipe.key()
+    assert seen.here["key"] == work(0.61).recipe.key() and seen.stale
     other = look(notes, session, work(0.62, "squeezenet1_1"), "drag")
     assert other.here is None  # but never of another model
 

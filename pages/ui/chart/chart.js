@@ -14,7 +14,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 
 function make(root) {
-  let trigger, wanted, frame = null, base = null, moving = null, busy = Promise.resolve(), waiting = null;
+  let trigger, wanted, frame = null, base = null, moving = "", worn = "", busy = Promise.resolve(), waiting = null;
   const size = new ResizeObserver(() => {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) window.Plotly.Plots.resize(root); });
@@ -49,14 +49,22 @@ function make(root) {
     const { figure, glides, name } = wanted;
     const { data, layout } = paint(figure);
     const tail = glides ? data.slice(-2) : [];
-    const fixed = JSON.stringify([data.slice(0, data.length - tail.length), layout, tail.map(({ x, y, error_y, text, customdata, ...rest }) => rest)]);
-    const known = tail.length && tail.every((trace) => trace.x[0] != null);
+    const fixed = JSON.stringify([data.slice(0, data.length - tail.length), layout, tail.length]);
+    const look = JSON.stringify(tail.map(({ name, marker, error_y }) => [name, marker, error_y?.color]));
     const places = tail.map(({ x, y, error_y, text, customdata }) => ({ x, y, text, customdata, ...(error_y ? { error_y } : {}) }));
     const now = JSON.stringify(places);
-    if (fixed === base && now === moving) return;
-    if (fixed === base && known && root._fullData) {
+    if (fixed === base && now === moving && look === worn) return;
+    if (fixed === base && root._fullData && tail.length && tail.every((trace) => trace.x[0] != null) && !moving.includes("null")) {
+      const numbers = [data.length - 2, data.length - 1];
       const duration = still() ? 0 : GLIDE_MS;
-      await window.Plotly.animate(root, { data: places, traces: [data.length - 2, data.length - 1] }, {
+      if (look !== worn) {
+        const each = (pick) => tail.map(pick);
+        await window.Plotly.restyle(root, {
+          name: each((trace) => trace.name), "marker.symbol": each((trace) => trace.marker.symbol), "marker.color": each((trace) => trace.marker.color),
+          "marker.line.color": each((trace) => trace.marker.line.color),
+        }, numbers);
+      }
+      await window.Plotly.animate(root, { data: places, traces: numbers }, {
         mode: "immediate", transition: { duration, easing: "cubic-out" }, frame: { duration, redraw: false },
       }).catch(() => {}); // a newer position interrupts an older one
     } else {
@@ -67,8 +75,7 @@ function make(root) {
       await window.Plotly.react(root, data, layout, settings(name));
       if (first) listen();
     }
-    base = fixed;
-    moving = now;
+    [base, moving, worn] = [fixed, now, look];
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   };
   // plotly.js forgets a zoom when the range that it is given changes, so a zoomed axis is given the range that it has.
