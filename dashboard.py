@@ -28,7 +28,7 @@ def main() -> None:
     with guard():
         missing = DATASETS.get(view.dataset).missing()
         if missing:
-            absent.dataset(missing)
+            absent.dataset(view.dataset, missing)
             return
         try:
             zoo.checkpoint(view.model, view.dataset)

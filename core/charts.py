@@ -130,7 +130,7 @@ def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fi
         shape = ELSEWHERE if timed and row["elsewhere"] else symbol
         tie = row["id"] in ties and not out
         said = hover(row, x) + ("<br>Within noise of the front" if tie else "")
-        marks.append((opacity, row, theme.muted if out else _see_through(colour, opacity), shape, size + 5 if glows else size, 2 if glows else int(tie), said))
+        marks.append((opacity, row, theme.muted if out else _see_through(colour, opacity), shape, size + 5 if glows else size, 2 if glows or tie else 0, said))
     marks.sort(key=lambda mark: -mark[0])  # the legend takes the look of the first
     opacities, rows, colours, shapes, sizes, widths, said = (list(column) for column in zip(*marks))
     return {
@@ -138,7 +138,8 @@ def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fi
         "x": [row[x] for row in rows], "y": [row["top1"] for row in rows], "customdata": [[row["id"]] for row in rows],
         "text": said, "hovertemplate": "%{text}<extra></extra>",
         "marker": {
-            "color": colours, "symbol": shapes, "size": sizes, "line": {"width": widths, "color": theme.ink},
+            "color": colours, "symbol": shapes, "size": sizes,
+            "line": {"width": widths, "color": [theme.ink if row["id"] in lit else colour for row in rows]},
             "opacity": [opacity if opacity == OUT else 1.0 for opacity in opacities],
         },
     }  # fmt: skip
@@ -255,7 +256,7 @@ def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
     line = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside", "tickcolor": theme.grid, "ticklen": 4, "automargin": True}
     return {
         "uirevision": "explorer", "hovermode": "closest", "dragmode": "zoom", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 50, "b": 42},  # the tool bar is above the legend
+        "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 46, "b": 42},  # the tool bar is above the legend
         "xaxis": {
             "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
             **_ticks(axis), **line,

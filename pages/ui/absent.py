@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core import charts
+from core.datasets import DATASETS
 from core.errors import NotHere, ParetoscopeError
 from core.store import OPEN
 from pages.ui import acts, services, state, words
@@ -14,17 +15,33 @@ from pages.ui.link import View
 from pages.ui.status import BUSY, IDLE, status
 
 
-def dataset(absent: NotHere) -> None:
-    """The reason, and the one action that gets it."""
+@st.fragment(key=acts.LIVE)
+def dataset(name: str, absent: NotHere) -> None:
+    """The reason, and the one action that gets it; where it can be downloaded, a button does the same."""
     st.info(str(absent), icon=":material/database_off:")
+    if DATASETS.get(name).fetch is None:
+        return
+    try:
+        row = _newest("fetch", "", name)
+    except ParetoscopeError as error:
+        st.error(str(error))
+        return
+    running = row is not None and row["state"] in OPEN
+    if running:
+        st.button("Cancel", key="cancel", icon=":material/stop_circle:", on_click=_cancel, args=(row["identity"],))
+    else:
+        st.button("Download it", key="fetch", icon=":material/download:", on_click=_ask, args=(lambda cluster: cluster.fetch(name),))
+    if row is not None and row["state"] == "FAILED":
+        st.error(row["message"])
+    _pulse(running, "downloading")
+    _leave_when_done(row)
 
 
 @st.fragment(key=acts.LIVE)
 def checkpoint(view: View, absent: NotHere) -> None:
     """Offers to train the pair: how long it takes, the live learning curve, and a way to stop."""
-    session = state.session()
     try:
-        row = _training(view)
+        row = _newest("training", view.model, view.dataset)
     except ParetoscopeError as error:
         st.error(str(error))
         return
@@ -38,16 +55,26 @@ def checkpoint(view: View, absent: NotHere) -> None:
         else:
             st.button(
                 f"Train, {words.duration(seconds(view))}", key="train", type="primary", icon=":material/play_arrow:",
-                on_click=_start, args=(view,),
+                on_click=_ask, args=(lambda cluster: cluster.train(view.model, view.dataset),),
             )  # fmt: skip
             if row is not None and row.get("message"):
                 st.caption(row["message"])
         if row is not None and row.get("curve"):
             chart(charts.curve(row["curve"], THEME), key="curve-chart", height="340px", label="Learning curve", name="learning-curve")
+    _pulse(running, "training")
+    _leave_when_done(row)
+
+
+def _pulse(running: bool, doing: str) -> None:
     with st.sidebar:
-        status("training" if running else "idle", BUSY if running else IDLE, again=LATER if running else None)
-    if row is not None and row["state"] == "COMPLETE" and session.get("trained") != row["identity"]:
-        session["trained"] = row["identity"]
+        status(doing if running else "idle", BUSY if running else IDLE, again=LATER if running else None)
+
+
+def _leave_when_done(row: dict | None) -> None:
+    """What was missing is here now: draw the whole page anew, once."""
+    session = state.session()
+    if row is not None and row["state"] == "COMPLETE" and session.get("arrived") != row["updated"]:
+        session["arrived"] = row["updated"]
         st.rerun("app")
 
 
@@ -63,17 +90,17 @@ def seconds(view: View) -> float:
     return epochs * pictures * seconds_a_picture([], zoo.models()[view.model].get("macs"))
 
 
-def _training(view: View) -> dict | None:
-    """The newest training of this pair, if there was one."""
-    rows = services.store().rows(view.model, view.dataset, kind="training")
-    promised = state.session().get("promised") or {}
-    if promised.get("kind") == "training" and promised["model"] == view.model and promised["identity"] not in {row["identity"] for row in rows}:
-        return promised  # the store does not have it yet
-    return max(rows, key=lambda row: row["updated"]) if rows else None
+def _newest(kind: str, model: str, dataset: str) -> dict | None:
+    """The newest job of that kind, or the one that was just asked for and is not in the store yet."""
+    rows = services.store().rows(model, dataset, kind=kind)
+    promised = state.session().get("job") or {}
+    if (promised.get("kind"), promised.get("dataset")) == (kind, dataset) and promised["identity"] not in {row["identity"] for row in rows}:
+        return promised
+    return max(rows, key=lambda row: row["updated"], default=None)
 
 
-def _start(view: View) -> None:
-    state.session()["promised"] = services.cluster().train(view.model, view.dataset)
+def _ask(job) -> None:
+    state.session()["job"] = job(services.cluster())
     st.rerun(acts.LIVE)
 
 

@@ -24,8 +24,9 @@ def baseline_line(baseline: Mapping | None, card: Mapping) -> str:
     parts = [f"<b>{baseline['top1']:.2f} %</b>", f"<b>{bytes_words(baseline['artifact_bytes'])}</b>"]
     if baseline.get("ms_p50") is not None:
         parts.append(f"<b>{baseline['ms_p50']:.2f} ms</b>")
-    where = "another machine" if baseline["elsewhere"] else "this machine"
-    said = f"{baseline['split']}, n = {baseline['images']:,} · latency of {where}"
+    said = f"{baseline['split']}, n = {baseline['images']:,}"
+    if baseline.get("ms_p50") is not None:
+        said += " · latency of another machine" if baseline["elsewhere"] else " · this machine"
     return f'<span class="quiet">Baseline</span> ★ {" · ".join(parts)} <span class="quiet">{said}</span>'
 
 

@@ -6,10 +6,10 @@ import functools
 
 import streamlit as st
 
-from core import zoo
+from core import answers, zoo
 from core.points import value_words
 from core.recipe import Recipe
-from pages.ui import acts, chips, edits, services, state, sweep
+from pages.ui import acts, chips, edits, follow, services, state, sweep, words
 from pages.ui.link import View
 from pages.ui.slider import RELEASE, slider
 
@@ -98,12 +98,10 @@ def _temperature(view: View) -> None:
     spec = edits.field("distill", "temperature")
     distills = edits.find(view.recipe, "distill") is not None
     slider(
-        "Temperature", temperature(view.recipe), key="temperature", low=spec.low, high=spec.high, step=spec.step, help=spec.help,
-        on_move=_move_temperature,
+        "Temperature", temperature(view.recipe), key="temperature", low=spec.low, high=spec.high, step=spec.step, on_move=_move_temperature,
+        help=spec.help, answers=answers.find(zoo.checkpoint(view.model, view.dataset)),
     )  # fmt: skip
     if not distills:
-        from pages.ui import follow, words
-
         wanted = edits.add(view.recipe, "distill", temperature=temperature(view.recipe))
         known = services.shelf().known(view.model, view.dataset)
         seconds = follow.estimate_recipe(wanted, known)

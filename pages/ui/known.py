@@ -32,8 +32,10 @@ class Known:
     def untimed(self, here: Mapping | None, tried: Collection[str]) -> dict | None:
         """A run whose graph was not timed on this machine, one a graph: the one at hand first, then those that train nothing."""
         rows = [*([self.baseline] if self.baseline and self.baseline["identity"] else []), *self.rows]
-        wanted = [row for row in rows if row["elsewhere"] and row["graph"] and row["graph"] not in tried]
-        return min(wanted, key=lambda row: (here is None or row["id"] != here["id"], row["pictures"]), default=None)
+        at_hand = lambda row: here is not None and row["id"] == here["id"]
+        wanted = [row for row in rows if (row["elsewhere"] and row["graph"]) or (row["ratio"] is None and at_hand(row))]
+        wanted = [row for row in wanted if (row["graph"] or row["id"]) not in tried]
+        return min(wanted, key=lambda row: (not at_hand(row), row["pictures"]), default=None)
 
 
 class Shelf:

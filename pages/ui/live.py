@@ -61,7 +61,8 @@ def _time_here(view: View, known: Known, look: Look, session) -> None:
     tried = session.setdefault("timed", set())
     row = known.untimed(look.here, tried)
     if row is not None:
-        tried.add(row["graph"])
+        tried.add(row["graph"] or row["id"])
+        look.again = SELDOM
         cluster.measure(Work(view.model, view.dataset, Recipe.from_json(row["recipe"])))
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.recipe import Recipe
 from core.work import Work
-from pages.ui import acts, edits, services, state
+from pages.ui import acts, edits, follow, services, state, words
 from pages.ui.link import View
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -31,8 +31,6 @@ def sweep(view: View) -> None:
     opened = st.popover("Sweep a slider", key="sweep", icon=":material/stacked_line_chart:", width="stretch", on_change="rerun")
     if not opened.open:
         return
-    from pages.ui import follow, words
-
     with opened:
         choices = ["Sparsity", "Bits", *(["Temperature"] if edits.find(view.recipe, "distill") is not None else [])]
         what = st.radio("Measure the recipe at every position of", choices, key="sweep-what", horizontal=True)

@@ -82,6 +82,10 @@ class Notes:
         self.asked.append(("train", model))
         return blank_row("a-training", "training", model=model, dataset=dataset)
 
+    def fetch(self, dataset):
+        self.asked.append(("fetch", dataset))
+        return blank_row("a-fetch", "fetch", dataset=dataset)
+
     def cancel(self, identity):
         self.asked.append(("cancel", identity))
 

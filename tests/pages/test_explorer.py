@@ -140,6 +140,15 @@ def test_a_missing_dataset_says_what_to_do(notes):
     page = open_page(data=["cifar10"])
     assert "python -m core datasets --fetch cifar10" in page.info[0].value
     assert not components(page, "paretoscope_chart")
+    page.button(key="fetch").click().run()
+    assert notes.asked == [("fetch", "cifar10")] and page.button(key="cancel")
+
+
+def test_a_failed_download_says_why(notes):
+    row = blank_row("a-fetch", "fetch", dataset="cifar10", owner="test")
+    notes.store.claim(row)
+    notes.store.write({"a-fetch": {"state": "FAILED", "message": "The network cannot be reached."}})
+    assert "cannot be reached" in open_page(data=["cifar10"]).error[0].value
 
 
 def test_a_pair_without_a_checkpoint_offers_training(notes):

@@ -49,3 +49,48 @@ def test_other_datasets_and_splits_stay_out(store):
     shelf = Shelf(store, [result("resnet18", [PRUNE], 1) | {"split": "test"}, result("resnet18", [PRUNE], 1) | {"dataset": "digits"}], "here")
     assert shelf.known("resnet18", "fashion_mnist").rows == []
     assert len(shelf.known("resnet18", "digits").rows) == 1
+
+
+def timed(row: dict, signature: str) -> dict:
+    """The result with a graph signature in its latency and its baseline's."""
+    metrics = row["metrics"] | {"latencies": [row["metrics"]["latencies"][0] | {"signature": signature}]}
+    baseline = row["baseline"] | {"latencies": [row["baseline"]["latencies"][0] | {"signature": "base"}]}
+    return row | {"metrics": metrics, "baseline": baseline}
+
+
+def test_a_graph_that_was_timed_here_times_all_its_runs(store):
+    shelf = Shelf(store, [timed(result("resnet18", [PRUNE], 1), "a"), timed(result("resnet18", [REPAIR], 1), "b")], "here")
+    known = shelf.known("resnet18", "fashion_mnist")
+    assert all(row["elsewhere"] for row in known.rows)
+    assert known.untimed(known.rows[1], set())["graph"] == "b"  # the one at hand first
+    assert known.untimed(None, {"a"})["graph"] == "b" and known.untimed(None, {"a", "b"}) is None
+    own = {"runtime": "onnxruntime-float32", "threads": 1, "batch": 1, "ms_p10": 1.0, "ms_p50": 1.1, "ms_p90": 1.2}
+    own |= {"ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6}
+    key = {"signature": "a", "baseline_signature": "base", "machine_id": "here", "runtime": "onnxruntime-float32", "threads": 1, "batch": 1}
+    store.add_latencies([key | {"row": own | {"signature": "a"}, "measured_at": 0.0}])
+    done = result("resnet18", TRIED[3], 1, machine="here")
+    store.complete(done["identity"], done)  # what timed it changes the store as well
+    rows = {row["graph"]: row for row in shelf.known("resnet18", "fashion_mnist").rows}
+    assert rows["a"]["ratio"] == 0.5 and not rows["a"]["elsewhere"] and rows["b"]["elsewhere"]
+
+
+def test_differences_between_runs_are_paired(store):
+    import numpy as np
+
+    from core.datasets import load
+    from core.metrics.accuracy import paired_difference
+
+    labels = load("fashion_mnist").split("validation").labels
+    rng = np.random.default_rng(0)
+    predicted = [np.where(rng.random(len(labels)) < share, labels, (labels + 1) % 10).astype("<u2") for share in (0.90, 0.905)]
+    for number, (steps, told) in enumerate(zip(([PRUNE], [REPAIR]), predicted)):
+        row = result("resnet18", steps, 0, machine="here")
+        row["metrics"] |= {"top1": 100 * float((told == labels).mean()), "artifact_bytes": 1000 - 100 * number}
+        store.complete(row["identity"], row, told.tobytes())
+    shelf = Shelf(store, (), "here")
+    known = shelf.known("resnet18", "fashion_mnist")
+    expected = paired_difference(predicted[0] == labels, predicted[1] == labels)
+    assert shelf.difference(*known.rows) == expected
+    better, worse = sorted(known.rows, key=lambda row: row["top1"])[::-1]
+    tied = expected["low"] <= 0 <= expected["high"]
+    assert (worse["id"] in shelf.ties(known, "artifact_bytes")) == (tied and worse["artifact_bytes"] >= better["artifact_bytes"])

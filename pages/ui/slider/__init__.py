@@ -7,7 +7,7 @@ A Custom Component v2. It sends a value at most every 150 ms while it moves ("dr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -18,7 +18,9 @@ DRAG, RELEASE = "drag", "release"
 _HERE = Path(__file__).parent
 _HTML = (
     '<div class="slider"><div class="head"><label></label><button class="help" type="button" aria-label="Help">?</button><output></output></div>'
-    '<input type="range" /><div class="note"></div><div class="tip" popover="manual" role="tooltip"></div></div>'
+    '<input type="range" /><div class="note"></div>'
+    '<div class="answers" title="What the uncompressed model says of this picture, softened by the temperature" hidden>'
+    '<img alt="" /><div class="bars"></div><div class="best"></div></div><div class="tip" popover="manual" role="tooltip"></div></div>'
 )
 _component = st.components.v2.component(
     "paretoscope_slider", html=_HTML, css=(_HERE / "slider.css").read_text(), js=(_HERE / "slider.js").read_text()
@@ -41,11 +43,13 @@ def slider(
     help: str = "",
     note: str = "",
     disabled: bool = False,
+    answers: Mapping | None = None,
 ) -> None:
     """Draw one slider over `low`…`high` by `step`, or over `stops` (with their `texts`).
 
     `on_move(value, phase)` is called before the next run of the page, with phase "drag" or "release"; it may call `st.rerun`
-    with the fragments to draw. `value` moves the thumb unless a hand is on it.
+    with the fragments to draw. `value` moves the thumb unless a hand is on it. `answers` (of `core.answers`) are drawn below as
+    bars, softened by the value as a temperature, at once and without asking the server.
     """
     told = state.reported(key, "at") or {}
     _component(
@@ -53,7 +57,7 @@ def slider(
         data={
             "label": label, "value": value, "low": low, "high": high, "step": step, "digits": _digits(step), "stops": list(stops) if stops else None,
             "texts": list(texts) if texts else None, "percent": percent, "unit": unit, "help": help, "note": note, "disabled": disabled,
-            "seq": told.get("seq", 0),
+            "seq": told.get("seq", 0), "answers": {name: answers[name] for name in ("logits", "names", "picture")} if answers else None,
         },
         on_at_change=functools.partial(_moved, key, on_move),
     )  # fmt: skip

@@ -30,6 +30,7 @@ function wire(root) {
     output.textContent = text;
     input.setAttribute("aria-valuetext", text);
     input.style.setProperty("--fill", `${(100 * index) / Math.max(1, Number(input.max))}%`);
+    soften(root.querySelector(".answers"), data.answers, valueAt(index));
   };
   const send = (phase) => {
     clearTimeout(timer);
@@ -91,6 +92,24 @@ function wire(root) {
       show();
     },
   };
+}
+
+// A teacher's answer to one picture at a temperature T: softmax(logits / T), as bars that move while the slider does.
+function soften(place, answers, temperature) {
+  place.hidden = !answers;
+  if (!answers) return;
+  if (place.dataset.of !== answers.picture) {
+    place.dataset.of = answers.picture;
+    place.querySelector("img").src = answers.picture;
+    place.querySelector(".bars").replaceChildren(...answers.names.map((name) => Object.assign(document.createElement("i"), { title: name })));
+  }
+  const highest = Math.max(...answers.logits);
+  const powers = answers.logits.map((logit) => Math.exp((logit - highest) / temperature));
+  const total = powers.reduce((sum, power) => sum + power, 0);
+  const shares = powers.map((power) => power / total);
+  [...place.querySelectorAll("i")].forEach((bar, at) => { bar.style.height = `${Math.max(1, 36 * shares[at])}px`; });
+  const best = shares.map((share, at) => [share, answers.names[at]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+  place.querySelector(".best").textContent = best.map(([share, name]) => `${name} ${Math.round(100 * share)} %`).join(" · ");
 }
 
 function nearest(stops, value) {

@@ -1,0 +1,81 @@
+"""A teacher's answer to one picture, to show what a temperature does to it: shipped for the shipped checkpoints.
+
+`python -m core.answers` writes assets/answers.json anew after checkpoints have changed. An answer belongs to the hash of its
+checkpoint; one of another checkpoint is not shown. Reading imports no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import struct
+import sys
+import zlib
+
+import numpy as np
+
+from core import zoo
+from core.home import ASSETS, write_whole
+from core.zoo import Checkpoint
+
+FILE = ASSETS / "answers.json"
+LOOKED_AT = 300  # validation pictures
+
+
+@functools.cache
+def _shipped() -> dict[str, dict]:
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+def find(checkpoint: Checkpoint) -> dict | None:
+    """`logits` (K floats), `names` (K), `label` and `picture` (a data URL) of one validation picture; None when there is none."""
+    return _shipped().get(checkpoint.hash)
+
+
+def make(checkpoint: Checkpoint, dataset_name: str) -> dict:
+    """The answer to the picture that is told right, but only just: where softening shows most."""
+    import torch
+
+    from core.datasets import load
+
+    dataset = load(dataset_name)
+    split = dataset.split("validation")
+    with torch.inference_mode():
+        logits = checkpoint.load()(dataset.prepare(split.images[:LOOKED_AT], checkpoint.input_size))  # (n, K)
+    right = logits.argmax(1).numpy() == split.labels[: len(logits)]
+    sure = logits.softmax(1).amax(1).numpy()
+    chosen = int(np.argmin(np.where(right, np.abs(sure - 0.75), np.inf)))
+    return {
+        "model": checkpoint.model, "dataset": dataset_name, "number": chosen, "label": int(split.labels[chosen]), "names": list(dataset.source.classes),
+        "logits": [round(float(value), 3) for value in logits[chosen]], "picture": picture(split.images[chosen]),
+    }  # fmt: skip
+
+
+def picture(image: np.ndarray) -> str:
+    """(C, H, W) uint8 with one or three channels → a PNG as a data URL (https://www.w3.org/TR/png)."""
+    channels, height, width = image.shape
+    lines = image.transpose(1, 2, 0).reshape(height, -1)
+    raw = b"".join(b"\0" + line.tobytes() for line in lines)  # filter type 0 before each line
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(raw, 9)) + _chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def build() -> int:
+    """Write the answers of every shipped checkpoint; returns how many."""
+    found = {}
+    for checkpoint in zoo.checkpoints():
+        if ASSETS in checkpoint.path.parents:
+            found[checkpoint.hash] = make(checkpoint, checkpoint.family)
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in found.items())
+    write_whole(FILE, f"{{\n{lines}\n}}\n".encode())
+    return len(found)
+
+
+if __name__ == "__main__":
+    print(f"{build()} answers written to {FILE}", file=sys.stderr)
