@@ -65,14 +65,16 @@ def apply(step: ChannelPrune, subject, context) -> None:
     names = set(subject.chosen(step.layers))
     if step.sparsity == 0:
         return
-    found = channels.groups(subject.module, subject.architecture.input_size)
-    whole = len(channels.untouched(subject.module, found))
-    if whole:
-        subject.notes.append(f"channel_prune left {whole} layers at full width, because their channels are shuffled, split or normalised together.")
+    with context.turn():
+        found = channels.groups(subject.module, subject.architecture.input_size)
     groups = _choose(step, found, names, subject)
     scores = _score(step, groups, subject, context)
     removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
-    channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
+    with context.turn():
+        channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
+    whole = len(channels.untouched(subject.module, found))
+    if whole:
+        subject.notes.append(f"channel_prune left {whole} layers at full width, because their channels are shuffled, split or normalised together.")
     subject.rebuild()
 
 
@@ -98,19 +100,25 @@ def _score(step: ChannelPrune, groups: list, subject, context) -> list:
     """How important each unit of each group is: tensors (units,)."""
     import torch
 
-    from core import channels
-
     if step.importance == "random":
         generator = torch.Generator().manual_seed(context.seed)
         return [torch.rand(group.units, generator=generator) for group in groups]
     if step.importance == "taylor":
         return _taylor(step, groups, subject, context)
-    parts = [group.norms() if step.importance == "bn_scale" else group.weights() for group in groups]
+    with context.turn():
+        return _magnitude(step.importance, groups, subject.module)
+
+
+def _magnitude(importance: str, groups: list, module) -> list:
+    """Sums of |w|, w² or |γ| over each unit, as shares of their group's sum."""
+    from core import channels
+
+    parts = [group.norms() if importance == "bn_scale" else group.weights() for group in groups]
     sizes = {}
     for path in {part.layer for chosen in parts for part in chosen}:
-        size = subject.module.get_submodule(path).weight.detach().abs()
-        sizes[path] = size.square() if step.importance == "l2" else size
-    totals = [channels.sums(group, chosen, sizes, subject.module) for group, chosen in zip(groups, parts, strict=True)]
+        size = module.get_submodule(path).weight.detach().abs()
+        sizes[path] = size.square() if importance == "l2" else size
+    totals = [channels.sums(group, chosen, sizes, module) for group, chosen in zip(groups, parts, strict=True)]
     return [total / total.sum().clamp_min(1e-30) for total in totals]
 
 
