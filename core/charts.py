@@ -296,7 +296,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
         for kept, opacity, suffix in ((True, 1.0, ""), (False, 0.3, ", dominated")):
             members = [row for row, on in zip(rows, on_front) if row["family"] == name and bool(on) is kept]
             if members:
-                data.append(_cloud(members, x, third, name + suffix, colour, opacity, "circle", 5))
+                data.append(_cloud(members, x, third, name + suffix, colour, opacity, "circle", 5) | {"legendgroup": name, "showlegend": kept})
     for row, name, symbol in ((baseline, "Baseline", "diamond"), (live, "You are here", "circle-open")):
         if row and row.get(x) and row.get(third):
             data.append(_cloud([row], x, third, name, theme.ink, 1.0, symbol, 9))
@@ -305,9 +305,11 @@ def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
         "data": data,
         "layout": {
             "uirevision": "explorer 3-D", "paper_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
-            "margin": {"l": 0, "r": 0, "t": 30, "b": 0}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "margin": {"l": 0, "r": 0, "t": 46, "b": 0}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 11.5}},
             "scene": {
-                "xaxis": {"type": "log", "title": {"text": AXES[x].title}, **line}, "yaxis": {"type": "log", "title": {"text": AXES[third].title}, **line},
+                "aspectmode": "manual", "aspectratio": {"x": 1.5, "y": 1.2, "z": 0.9}, "camera": {"eye": {"x": -1.3, "y": -1.5, "z": 0.5}},
+                "xaxis": {"type": "log", "title": {"text": AXES[x].title}, **_ticks(AXES[x]), **line},
+                "yaxis": {"type": "log", "title": {"text": AXES[third].title}, **_ticks(AXES[third]), **line},
                 "zaxis": {"title": {"text": "Top-1 accuracy, %"}, **line},
             },
         },
