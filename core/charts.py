@@ -307,7 +307,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
             "uirevision": "explorer 3-D", "paper_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
             "margin": {"l": 0, "r": 0, "t": 46, "b": 0}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 11.5}},
             "scene": {
-                "aspectmode": "manual", "aspectratio": {"x": 1.5, "y": 1.2, "z": 0.9}, "camera": {"eye": {"x": -1.3, "y": -1.5, "z": 0.5}},
+                "aspectmode": "manual", "aspectratio": {"x": 1.5, "y": 1.2, "z": 0.9}, "camera": {"eye": {"x": -1.6, "y": -1.8, "z": 0.7}},
                 "xaxis": {"type": "log", "title": {"text": AXES[x].title}, **_ticks(AXES[x]), **line},
                 "yaxis": {"type": "log", "title": {"text": AXES[third].title}, **_ticks(AXES[third]), **line},
                 "zaxis": {"title": {"text": "Top-1 accuracy, %"}, **line},
