@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK, ADDRESS, LOG = "office.lock", "cluster.json", "cluster.log"
 START_SECONDS = 120.0
 LOOK_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+RESEND_SECONDS, CONNECT_SECONDS = 3.0, 5
 LARGEST_LOG_BYTES = 5_000_000
 
 
@@ -109,7 +110,7 @@ class Connection:
         self._outbox: list[dict] = []
         self._unanswered: dict[str, tuple[dict, float]] = {}  # identity → submit request and when it was asked
         self._lock = threading.Lock()
-        self._wanted, self._pause = True, LOOK_SECONDS
+        self._wanted, self._pause, self._sent = True, LOOK_SECONDS, 0.0
         self._wake, self._connected, self._closed = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve, name="paretoscope-connection", daemon=True)
         self._thread.start()
@@ -179,12 +180,13 @@ class Connection:
         found = find_office(self._start, given_up=self._closed.is_set)
         import dask
 
-        dask.config.set({"logging": {"distributed": "error"}})  # read when distributed is imported; a page's terminal is no place for it
+        # read when distributed is imported: a page's terminal is no place for its words, and a dead scheduler is given up soon
+        dask.config.set({"logging": {"distributed": "error"}, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
         from distributed import Client
 
         from core.scribe import topics
 
-        client = Client(found["address"], timeout=30, set_as_default=False, name="paretoscope")
+        client = Client(found["address"], timeout=CONNECT_SECONDS, set_as_default=False, name="paretoscope")
         self._topics = topics(self.store)
         self.office = client.get_metadata([self._topics["office"]], {})
         self.client, self.error, self._pause = client, None, LOOK_SECONDS
@@ -208,6 +210,7 @@ class Connection:
             return
         try:
             self.client.log_event(self._topics["requests"], json.dumps(requests))
+            self._sent = time.monotonic()
         except Exception:
             with self._lock:
                 self._outbox[:0] = requests
@@ -228,3 +231,6 @@ class Connection:
             for identity in answered:
                 if self._unanswered.get(identity) == unanswered[identity]:
                     del self._unanswered[identity]
+            late = time.monotonic() - self._sent > RESEND_SECONDS and not self.office.get("trouble")
+            if late and not self._outbox:  # an event that came before the scribe's subscription is lost; asking twice does no harm
+                self._outbox = [request for request, _ in self._unanswered.values()]

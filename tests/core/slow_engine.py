@@ -88,7 +88,7 @@ def machine() -> dict:
 
 
 def run(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact=None, book=None) -> Result:
-    act = work.recipe
+    act, begun = work.recipe, time.time()
     _behave(act)
     batches = max(1, round(act.sleep / BATCH_SECONDS))
     for number in range(batches):
@@ -99,7 +99,8 @@ def run(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcon
     if work.latency and book.find("graph", "base", "test-runtime") is None:
         with exclusive():
             book.add("graph", "base", {"runtime": "test-runtime", "threads": 1, "batch": 1, "ratio": 1.0, "worker": os.getpid()})
-    return Result(work, {"top1": 90.0, "pid": os.getpid(), "latencies": [book.find("graph", "base", "test-runtime")] if work.latency else []})
+    rows = [book.find("graph", "base", "test-runtime")] if work.latency else []
+    return Result(work, {"top1": 90.0, "begun": begun, "latencies": rows})
 
 
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
