@@ -100,27 +100,34 @@ def test_a_module_that_branches_on_its_values_is_refused_in_one_sentence():
 )
 def test_values_that_lie_on_a_grid_get_that_grid(low, scale, zero_point, bits):
     values = torch.arange(2**bits, dtype=torch.float64).mul(scale).add(low).float().repeat(50)
-    grid = activations.grid_of(values, bits)
-    assert grid.scale == pytest.approx(scale, rel=1e-5)
-    assert (grid.zero_point, grid.bits) == (zero_point, bits)
+    for grid in activations.grids_of(values, bits):
+        assert grid.scale == pytest.approx(scale, rel=1e-5)
+        assert (grid.zero_point, grid.bits) == (zero_point, bits)
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), st.sampled_from([4, 5, 6, 7, 8]))
 def test_every_grid_holds_zero_and_starts_there_for_values_that_are_never_negative(values, bits):
     tensor = torch.tensor(values)
-    grid = activations.grid_of(tensor, bits)
-    assert 0 <= grid.zero_point <= 2**bits - 1
-    assert grid.scale > 0
-    assert float(np.float32(grid.scale)) == grid.scale
-    with torch.inference_mode():
-        assert activations.rounded(torch.zeros(3), grid.scale, grid.zero_point, bits).eq(0).all()
-    assert activations.grid_of(tensor.relu(), bits).zero_point == 0
+    for grid in activations.grids_of(tensor, bits):
+        assert 0 <= grid.zero_point <= 2**bits - 1
+        assert grid.scale > 0
+        assert float(np.float32(grid.scale)) == grid.scale
+        with torch.inference_mode():
+            assert activations.rounded(torch.zeros(3), grid.scale, grid.zero_point, bits).eq(0).all()
+    assert {grid.zero_point for grid in activations.grids_of(tensor.relu(), bits)} == {0}
 
 
 def test_outliers_are_clipped_at_few_bits():
     torch.manual_seed(0)
     values = torch.cat([torch.rand(100_000), torch.tensor([3.0])])
-    assert activations.grid_of(values, 4).scale * 15 < 2
+    assert all(grid.scale * 15 < 2 for grid in activations.grids_of(values, 4))
+
+
+def test_what_a_hardswish_does_not_tell_apart_is_clipped():
+    torch.manual_seed(0)
+    values = torch.cat([torch.rand(100_000) * 4 - 2, torch.full((100_000,), -13.0)])
+    for grid in activations.grids_of(values, 8, nn.Hardswish()):
+        assert -6 < -grid.zero_point * grid.scale < -1.9
 
 
 def test_rounding_is_numpys_and_torchs_and_its_gradient_stops_outside_the_range():

@@ -132,6 +132,12 @@ def test_the_time_of_a_measurement_is_bounded(length, most):
     assert seconds < most
 
 
+def test_a_machine_that_becomes_crowded_while_measuring_does_not_hold_up_the_work():
+    row, seconds = measured(lambda number: 0.001 if number < 100 else 0.05, lambda number: 0.001 if number < 100 else 0.05, crowded)
+    assert row["disturbed"] is True
+    assert seconds < 20  # six blocks of sixty calls, once; not three times fifteen
+
+
 def test_the_interval_is_that_of_scipys_bootstrap():
     ratios = np.random.default_rng(3).normal(0.9, 0.02, 15)
     ours = latency.bootstrap(ratios)
