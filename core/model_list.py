@@ -1,6 +1,6 @@
 """Measures what assets/models.json says of torchvision's classifiers, by building and running every one of them.
 
-Called by `python -m core models --generate` through `zoo.write_models`; it takes minutes and up to 12 GB of memory. Whoever only
+Called by `python -m core models --generate` through `zoo.write_models`; it takes ten minutes and up to 8 GB of memory. Whoever only
 wants to read the list asks `zoo.models()`.
 """
 

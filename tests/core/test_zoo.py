@@ -1,0 +1,102 @@
+"""The list of models against torchvision, and the sizes that pictures are brought to."""
+
+import json
+
+import pytest
+import torch
+import torchvision
+
+from core import model_list, zoo
+from core.architecture import Architecture, skeleton
+from core.errors import BadField, UnknownName
+from core.metrics import cost
+from core.weights import weights_of
+
+LISTED = [entry["name"] for entry in json.loads(zoo.MODELS_FILE.read_text())["models"]]
+
+
+def test_the_list_holds_torchvisions_80_classifiers_in_order():
+    assert LISTED == sorted(torchvision.models.list_models(module=torchvision.models)) == model_list.names()
+    assert len(LISTED) == 80
+    stored = json.loads(zoo.MODELS_FILE.read_text())
+    assert (stored["torchvision"], stored["classes"]) == (torchvision.__version__.partition("+")[0], model_list.CLASSES)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_what_the_list_says_of_a_model_is_so(name):
+    facts = zoo.models()[name]
+    module = skeleton(name, model_list.CLASSES, facts["smallest_input"])  # weights take no memory, shapes are real
+    assert facts["parameters"] == cost.parameters(module)
+    assert facts["layers"] == sum(1 for _ in weights_of(module))
+    assert facts["batch_norm"] == any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
+    assert facts["imagenet_weights"] == (len(torchvision.models.get_model_weights(name)) > 0)
+    assert facts["channel_prunable"] is True or isinstance(facts["channel_prunable"], str)
+    assert facts["family"] and facts["smallest_input"] in model_list.SIZES and facts["input_step"] in model_list.STEPS
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "alexnet", "vit_b_32"])
+def test_measuring_a_model_again_gives_what_the_list_says(name):
+    known = zoo.models()[name]
+    assert model_list.smallest_input(name) == known["smallest_input"]
+    assert model_list.input_step(name, known["smallest_input"]) == known["input_step"]
+    assert cost.macs(Architecture.plain(name, 10, known["smallest_input"]).build(), known["smallest_input"]) == known["macs"]
+
+
+def test_a_model_whose_channels_are_tied_unseen_is_not_called_prunable(monkeypatch):
+    """The check is not vacuous: without the cut at the shuffles, or with a group half seen, it says so."""
+    assert model_list.channel_prunable("shufflenet_v2_x0_5", 32) is True
+    found = model_list.channels.groups
+
+    def blind(module, size):
+        return [group.__class__(group.layer, group.units, group.width, tuple(_misled(part) for part in group.parts)) for group in found(module, size)]
+
+    def _misled(part):
+        return part.__class__(part.layer, part.side, part.kind, part.channels, part.units.flip(0)) if part.side == "in" else part
+
+    monkeypatch.setattr(model_list.channels, "groups", blind)
+    assert isinstance(model_list.channel_prunable("shufflenet_v2_x0_5", 32), str)
+
+
+def test_the_written_list_is_what_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_list, "names", lambda: ["squeezenet1_1", "shufflenet_v2_x0_5"])
+    events = []
+    zoo.write_models(events.append, tmp_path / "models.json")
+    written = json.loads((tmp_path / "models.json").read_text())["models"]
+    assert written == [zoo.models()["squeezenet1_1"], zoo.models()["shufflenet_v2_x0_5"]]
+    assert [event["fraction"] for event in events] == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "given"),
+    [
+        ("resnet18", 32, 32), ("resnet18", 8, 32), ("resnet18", 33, 33), ("resnet18", 512, 512), ("alexnet", 32, 64), ("vit_b_16", 33, 48),
+        ("vit_b_32", 512, 512), ("vit_h_14", 32, 56), ("vit_h_14", 512, 504), ("maxvit_t", 32, 224), ("maxvit_t", 300, 448),
+    ],
+)  # fmt: skip
+def test_pictures_get_a_size_that_the_model_reads(model, wanted, given):
+    assert zoo.input_size(model, wanted) == given
+
+
+@pytest.mark.parametrize("wanted", [7, 513, 0, -1, 32.0, True, None, "32", float("nan")])
+def test_other_sizes_are_refused(wanted):
+    with pytest.raises(BadField):
+        zoo.input_size("resnet18", wanted)
+
+
+def test_an_unknown_model_is_named_with_those_meant():
+    with pytest.raises(UnknownName, match="resnet18"):
+        zoo.check_model("resnet19")
+    with pytest.raises(UnknownName):
+        zoo.check_model(None)
+
+
+@pytest.mark.parametrize("model", ["squeezenet1_1", "googlenet"])
+def test_build_gives_a_fresh_network_in_eval_mode(model):
+    torch.manual_seed(0)
+    first = zoo.build(model, 7, 32)
+    torch.manual_seed(0)
+    again = zoo.build(model, 7, 32)
+    assert not first.training and tuple(first(torch.zeros(2, 3, 32, 32)).shape) == (2, 7)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    kernels = [parameter for parameter in first.parameters() if parameter.dim() == 4]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
