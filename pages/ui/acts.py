@@ -24,17 +24,18 @@ def edit(change: Callable[[Recipe], Recipe], phase: str = RELEASE) -> None:
         recipe = change(state.view().recipe)
     except ParetoscopeError as error:
         session["refused"] = str(error)
-        st.rerun([CONTROLS, LIVE])
+        st.rerun([LIVE, CONTROLS])
     session["refused"] = ""
     state.change(recipe=recipe)
     rest(phase)
 
 
 def rest(phase: str = RELEASE) -> None:
-    """Redraw after something was moved or let go."""
+    """Redraw after something was let go. While it is dragged the live part runs anyway, since it heard the slider."""
     state.session()["phase"] = "drag" if phase == DRAG else "rest"
-    state.drop_messages()
-    st.rerun(LIVE if phase == DRAG else [CONTROLS, LIVE])
+    if phase != DRAG:
+        state.drop_messages()
+        st.rerun([LIVE, CONTROLS])
 
 
 def show(**changes) -> None:

@@ -18,10 +18,10 @@ from core.work import Work
 from pages.ui import edits
 from pages.ui.known import Known, seconds_a_picture
 
-DRAG_SECONDS, REST_SECONDS = 0.1, 0.25  # of evaluation in one preview
+DRAG_SECONDS, REST_SECONDS = 0.06, 0.25  # of evaluation in one preview
 PATIENCE = {"drag": 0.4, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
-SOON, LATER, SELDOM = 0.1, 0.3, 1.0
+SOON, LATER, SELDOM = 0.05, 0.3, 1.0
 PREVIEWS_KEPT = 64
 
 
@@ -114,26 +114,28 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
     elif phase == "drag" or session.get("flight"):
         last = session.get("last")  # better than a point that vanishes
         if last and (last["model"], last["dataset"]) == (work.model, work.dataset):
-            look.here, look.stale = last, True
+            look.here, look.stale = last, last["state"] != PREVIEW  # the preview of a place just passed needs no excuse
 
 
 def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any], seen) -> None:
-    """While it moves: let the preview that is under way come in and show it, then ask for the newest position.
+    """While it moves: let the preview that is under way come in, ask for the newest position, and draw meanwhile.
 
     The cluster drops a lane's former preview when a newer one is asked for, so asking without waiting would show none.
     At rest the newest position matters alone.
     """
-    identity, patience = work.identity(), PATIENCE[phase]
+    identity, patience, landed = work.identity(), PATIENCE[phase], False
     flight = session.get("flight")
     if flight and (phase == "drag" or flight["identity"] == identity):
         patience = _land(session, seen, patience)
+        landed = session.get("flight") is None
     if identity in seen and seen[identity]["asked"] >= wanted:
         return
     flight = session.get("flight")
     if flight and (phase == "drag" or (flight["identity"] == identity and flight["asked"] >= wanted)):
         return
     session["flight"] = {"identity": identity, "work": work, "asked": wanted, "look": cluster.preview(session["lane"], work, wanted)}
-    _land(session, seen, patience)
+    if not landed or phase == "rest":
+        _land(session, seen, patience)
 
 
 def _land(session: dict[str, Any], seen, patience: float) -> float:

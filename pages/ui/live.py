@@ -77,7 +77,7 @@ def _chart(view: View, known: Known, look: Look, answer) -> None:
         room=session["room"],  # while something is dragged the frame may grow, but not shrink
     )  # fmt: skip
     chart(
-        figure, key="chart", height=HEIGHT, glides=not view.three_d, name=f"{view.model}-{view.dataset}",
+        figure, key="chart", height=HEIGHT, glides=not view.three_d, listens=True, name=f"{view.model}-{view.dataset}",
         label=f"Accuracy of {len(known.rows)} compressed versions of {view.model} over {charts.AXES[view.x].title}",
         on_pick=lambda id: acts.pick(id, _row), on_pin=acts.pin,
     )  # fmt: skip

@@ -77,6 +77,11 @@ def session() -> dict[str, Any]:
     return st.session_state[_SESSION]
 
 
+def movers() -> dict[str, Any]:
+    """Slider key → what is to be done when it moves."""
+    return session().setdefault("movers", {})
+
+
 def reported(key: str, name: str) -> Any:
     """What the component drawn with `key` last reported under `name`."""
     told = st.session_state.get(key)

@@ -54,9 +54,16 @@ def test_the_last_preview_stays_until_the_next_comes(notes, session):
     look(notes, session, work(0.61), "drag")
     notes.answer = None
     seen = look(notes, session, work(0.62), "drag")
-    assert seen.here["key"] == work(0.61).recipe.key() and seen.stale
+    assert seen.here["key"] == work(0.61).recipe.key() and seen.here["state"] == "preview"
     other = look(notes, session, work(0.62, "squeezenet1_1"), "drag")
     assert other.here is None  # but never of another model
+
+
+def test_a_measured_run_that_is_left_is_called_stale(notes, session):
+    look(notes, session, work(0.8), "drag")
+    notes.answer = None
+    seen = look(notes, session, work(0.79), "drag")
+    assert seen.here["key"] == work(0.8).recipe.key() and seen.stale
 
 
 def test_a_promised_run_is_not_asked_for_twice(notes, session):

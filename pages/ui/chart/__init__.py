@@ -14,6 +14,7 @@ import streamlit as st
 
 from core.charts import Theme
 from pages.ui import state
+from pages.ui.slider import hear
 
 THEME = Theme(ink="$ink", muted="$muted", grid="$grid", paper="$paper")  # the component fills these in from the page's theme
 _HERE = Path(__file__).parent
@@ -40,17 +41,20 @@ def chart(
     label: str,
     name: str = "paretoscope",
     glides: bool = False,
+    listens: bool = False,
     on_pick: Callable[[str], None] | None = None,
     on_pin: Callable[[str], None] | None = None,
 ) -> None:
     """Draw a figure of `core.charts`, made with `THEME`. `height` is a CSS length, `name` the stem of downloaded files.
 
-    With `glides`, the figure's last two traces move smoothly to a new place. `on_pick` receives the id of a run that was
+    With `glides`, the figure's last two traces move smoothly to a new place. With `listens`, a slider that is dragged anywhere
+    on the page runs the fragment that draws this chart. `on_pick` receives the id of a run that was
     clicked, `on_pin` that of one clicked with shift held; both are called before the next run of the page.
     """
     _component(
         key=key,
-        data={"figure": figure, "height": height, "label": label, "name": name, "glides": glides},
+        data={"figure": figure, "height": height, "label": label, "name": name, "glides": glides, "listens": listens},
+        on_drag_change=lambda: hear(state.reported(key, "drag")),
         on_pick_change=lambda: _told(key, "pick", on_pick),
         on_pin_change=lambda: _told(key, "pin", on_pin),
     )

@@ -1,25 +1,32 @@
 // The live chart: one Plotly.react with constant uirevision, so zoom, hidden traces and hover survive every update.
 // While only the last two traces (the ring and the point at hand) move, they glide there by Plotly.animate, which is several times cheaper.
 // trigger values: "pick" (the id of a clicked run), "pin" (the same with shift held).
+// state value "drag": what a slider elsewhere on the page said while it was dragged, so that this chart's fragment answers it at once.
 const GLIDE_MS = 160;
 const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
 const HOME_ICON = { width: 24, height: 24, path: "M12 4l9 8h-3v8h-5v-5h-2v5H6v-8H3z" };
 const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
   const root = parentElement.querySelector(".paretochart");
   root.chart ??= make(root);
-  root.chart.draw(data, setTriggerValue);
+  root.chart.draw(data, setTriggerValue, setStateValue);
   return () => root.chart.remove();
 }
 
 function make(root) {
-  let trigger, wanted, frame = null, base = null, moving = "", worn = "", busy = Promise.resolve(), waiting = null;
+  let trigger, report, wanted, frame = null, base = null, moving = "", worn = "", busy = Promise.resolve(), waiting = null;
   const size = new ResizeObserver(() => {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) window.Plotly.Plots.resize(root); });
   });
   size.observe(root);
+  const hear = (event) => {
+    if (!wanted?.listens) return;
+    event.preventDefault();
+    report("drag", event.detail);
+  };
+  window.addEventListener("paretoscope-drag", hear);
 
   const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const colours = () => {
@@ -129,8 +136,9 @@ function make(root) {
   });
 
   return {
-    draw(data, setTriggerValue) {
+    draw(data, setTriggerValue, setStateValue) {
       trigger = setTriggerValue;
+      report = setStateValue;
       wanted = data;
       root.style.height = data.height;
       root.setAttribute("aria-label", data.label);
@@ -145,6 +153,7 @@ function make(root) {
     remove() {
       clearTimeout(waiting);
       size.disconnect();
+      window.removeEventListener("paretoscope-drag", hear);
       if (window.Plotly && root._fullLayout) window.Plotly.purge(root);
     },
   };

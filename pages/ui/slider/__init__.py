@@ -47,15 +47,18 @@ def slider(
 ) -> None:
     """Draw one slider over `low`…`high` by `step`, or over `stops` (with their `texts`).
 
-    `on_move(value, phase)` is called before the next run of the page, with phase "drag" or "release"; it may call `st.rerun`
-    with the fragments to draw. `value` moves the thumb unless a hand is on it. `answers` (of `core.answers`) are drawn below as
-    bars, softened by the value as a temperature, at once and without asking the server.
+    `on_move(value, phase)` is called before the next run of the page, with phase "drag" or "release". While it is dragged, only
+    the fragment of the live chart runs; when it is let go, `on_move` may call `st.rerun` with the fragments to draw. `value` moves
+    the thumb unless a hand is on it. `answers` (of `core.answers`) are drawn below as bars, softened by the value as a
+    temperature, at once and without asking the server.
     """
     told = state.reported(key, "at") or {}
+    state.movers()[key] = on_move
     _component(
         key=key,
         data={
-            "label": label, "value": value, "low": low, "high": high, "step": step, "digits": _digits(step), "stops": list(stops) if stops else None,
+            "key": key, "label": label, "value": value, "low": low, "high": high, "step": step, "digits": _digits(step),
+            "stops": list(stops) if stops else None,
             "texts": list(texts) if texts else None, "percent": percent, "unit": unit, "help": help, "note": note, "disabled": disabled,
             "seq": told.get("seq", 0), "answers": {name: answers[name] for name in ("logits", "names", "picture")} if answers else None,
         },
@@ -64,8 +67,15 @@ def slider(
 
 
 def _moved(key: str, on_move: Callable[[float, str], None]) -> None:
-    told = state.reported(key, "at")
-    if isinstance(told, dict) and isinstance(told.get("value"), (int, float)) and told.get("phase") in (DRAG, RELEASE):
+    hear(state.reported(key, "at"), on_move)
+
+
+def hear(told: object, on_move: Callable[[float, str], None] | None = None) -> None:
+    """Pass on what a slider said; the one that is named in it, when it was heard by another component."""
+    if not isinstance(told, dict) or told.get("phase") not in (DRAG, RELEASE) or not isinstance(told.get("value"), (int, float)):
+        return
+    on_move = on_move or state.movers().get(told.get("key"))
+    if on_move:
         on_move(told["value"], told["phase"])
 
 

@@ -1,4 +1,6 @@
 // A slider that reports its value while it is dragged and once more when it is let go.
+// While it is dragged it tells the page by a "paretoscope-drag" event: the live chart hands it on, so that one run of the chart's own
+// fragment answers it. Where nobody listens, and when it is let go, it reports itself.
 // state value "at": {value, phase: "drag" | "release", seq}; seq grows, so that an answer can be told from an older one.
 const THROTTLE_MS = 150;
 const KEY_REST_MS = 180; // after the last key, a keyboard move counts as let go
@@ -38,7 +40,9 @@ function wire(root) {
     lastSent = performance.now();
     sent = Math.max(sent + 1, Date.now());
     unreleased = phase === "drag";
-    report("at", { value: valueAt(Number(input.value)), phase, seq: sent });
+    const told = { value: valueAt(Number(input.value)), phase, seq: sent };
+    const nobody = phase === "drag" && window.dispatchEvent(new CustomEvent("paretoscope-drag", { detail: { ...told, key: data.key }, cancelable: true }));
+    if (phase === "release" || nobody) report("at", told);
   };
   const dragged = () => {
     show();
