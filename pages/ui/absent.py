@@ -86,7 +86,7 @@ def seconds(view: View) -> float:
 
     data = load(view.dataset)
     pictures = len(data.split("train")) + len(data.split("calibration"))
-    epochs, _ = checkpoints.settings(view.model, pictures)
+    epochs, *_ = checkpoints.settings(view.model, pictures)
     return epochs * pictures * seconds_a_picture([], zoo.models()[view.model].get("macs"))
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN, TEST = ROOT / "requirements.txt", ROOT / "requirements-test.txt"
 TARGETS = ("dashboard", "test", "benchmark", "lint", "clean")
 # What is imported under another name than it is installed by.
-INSTALLED_AS = {"sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "importlinter": "import-linter"}
+INSTALLED_AS = {"sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "importlinter": "import-linter", "PIL": "pillow"}
 LOCAL = {"core", "pages", "tests", "environment", "dashboard"}
 UNREACHABLE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
 
@@ -159,7 +159,8 @@ def checkout(tmp_path) -> Path:
 @pytest.mark.slow
 def test_make_makes_the_environment_once_and_again_after_a_change(checkout):
     command = [sys.executable, "environment.py"]
-    at_once = [subprocess.Popen(command, cwd=checkout, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    here = {name: value for name, value in os.environ.items() if name != "PARETOSCOPE_VENV"}
+    at_once = [subprocess.Popen(command, cwd=checkout, env=here, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = "".join(process.communicate()[1] for process in at_once)
     assert [process.returncode for process in at_once] == [0, 0] and said.count("is made once") == 1
     before = _processor_seconds()

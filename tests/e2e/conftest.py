@@ -132,14 +132,18 @@ def address(place) -> Iterator[str]:
 
 
 def _answering(url: str, server: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy for the package index is none for 127.0.0.1
+    end, why = time.monotonic() + 120, None
     while time.monotonic() < end:
         if server.poll() is not None:
             raise RuntimeError(f"the dashboard ended with status {server.returncode}")
-        with suppress(OSError), urllib.request.urlopen(url, timeout=2):
-            return
+        try:
+            with direct.open(url, timeout=5):
+                return
+        except OSError as error:
+            why = error
         time.sleep(0.1)
-    raise TimeoutError("the dashboard did not answer within two minutes")
+    raise TimeoutError(f"the dashboard did not answer within two minutes: {why}")
 
 
 def _end(place: Path, server: subprocess.Popen) -> None:
