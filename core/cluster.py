@@ -126,9 +126,10 @@ class Cluster:
         return rows
 
     def measure(self, work: Any, priority: int = BACKGROUND) -> dict:
-        """Measure a known run again on this machine, for its latency; its row keeps its figures until then.
+        """Time a known run's graph on this machine, which is quick: nothing is trained or evaluated.
 
-        Returns the row of that job (kind "latency"), which is not the run's.
+        Returns the row of that job (kind "latency"), which is not the run's. What was timed is in `Store.latencies` when
+        it is COMPLETE, and in the run's own row if that was measured here.
         """
         work.check()
         identity = digest(f"latency {work.identity()}")

@@ -97,11 +97,12 @@ def run(
 
 
 def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, book=None) -> dict:
-    """`latencies` and `deployed_bytes` of a run, without evaluating it: the recipe is applied, from the longest kept prefix."""
+    """`latencies` and `deployed_bytes` of a run, neither evaluated nor trained: a graph's speed is not in the values of its weights."""
     hooks = Hooks(turn, exclusive, report, book)
     base = loaded(work.model, work.dataset, work.checkpoint.hash)
+    subject, _ = _untrained(work, hooks)
     found: dict = {}
-    _add_latencies(found, compress(work, hooks), base, hooks)
+    _add_latencies(found, subject, base, hooks)
     return found
 
 
@@ -116,14 +117,7 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     hooks = Hooks(turn)
     started = time.monotonic()
     dataset = load(work.dataset)
-    subject, first = _start(work)
-    skipped = False
-    for number in range(first, len(work.recipe.steps)):
-        step = work.recipe.steps[number]
-        if step.kind == TRAIN:
-            skipped = True
-        else:
-            _apply(work, number, subject, dataset, hooks, PREVIEW_CALIBRATION)
+    subject, skipped = _untrained(work, hooks, PREVIEW_CALIBRATION)
     compressed = time.monotonic()
     module = _measurable(subject)
     predictions = accuracy.evaluate(
@@ -156,6 +150,17 @@ def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
         if steps[number].kind == TRAIN:
             prefixes.keep(work.prefix_key(number + 1), subject)
     return subject
+
+
+def _untrained(work: Work, hooks: Hooks, images_at_most: int | None = None) -> tuple[Compressed, bool]:
+    """The model after every step, from the longest prefix that was kept, and whether training was left out."""
+    dataset = load(work.dataset)
+    subject, first = _start(work)
+    trains = [step.kind == TRAIN for step in work.recipe.steps]
+    for number in range(first, len(trains)):
+        if not trains[number]:
+            _apply(work, number, subject, dataset, hooks, images_at_most)
+    return subject, any(trains[first:])
 
 
 def measured_baseline(work: Work, hooks: Hooks = Hooks()) -> tuple[Compressed, Predictions, dict]:

@@ -253,14 +253,16 @@ class Scribe:
             self._end(job.identity, {"state": FAILED, "message": answer["message"]})
         elif answer["state"] == CANCELLED:
             self._again(job)  # what we cancel is not among the jobs any more
-        elif job.kind in ("run", "latency"):
+        elif job.kind == "run":
             values = {"owner": self.owner, "attempts": job.attempts, "origin": "here"}
             self._results[answer["result"]["identity"]] = (answer["result"], answer["predicted"], values)
             self._forget(job.identity)
-            if job.kind == "latency":
-                self._change(job.identity, state=COMPLETE, fraction=1.0, stage=None, message=None)
-            else:
-                self._changes.pop(job.identity, None)
+            self._changes.pop(job.identity, None)
+        elif job.kind == "latency":
+            timed = self.store.find(answer["result"]["identity"])
+            if timed is not None and timed["state"] == COMPLETE and timed["origin"] == "here":
+                self._change(timed["identity"], metrics=timed["metrics"] | answer["result"]["metrics"])
+            self._end(job.identity, {"state": COMPLETE, "fraction": 1.0, "message": None, "stage": None})
         else:
             facts = {name: answer["result"].get(name) for name in ("metrics", "date")}
             self._end(job.identity, {"state": COMPLETE, "fraction": 1.0, "message": None, "stage": None, **facts})
@@ -287,11 +289,11 @@ class Scribe:
                 result, predicted, values = self._results[identity]
                 self.store.complete(identity, result, predicted, **values)
                 del self._results[identity]
-            self.store.write(self._changes)
-            self._changes = {}
-            if self._latencies:
+            if self._latencies:  # before the rows that say they are there
                 self.store.add_latencies(self._latencies)
                 self._latencies = []
+            self.store.write(self._changes)
+            self._changes = {}
             if not self._deferred:
                 self.trouble = None
         except StoreError as error:

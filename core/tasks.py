@@ -184,6 +184,16 @@ def _run(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": result.to_json(), "predicted": result.predicted}
 
 
+def _timing(request: dict, job: Job) -> dict:
+    module = engine()
+    book = LatencyBook(_store(), job.send, module.machine()["id"])
+    work = module.Work.from_json(request["work"])
+    with job.turn():
+        _use_threads(1)
+    found = module.timed(work, turn=job.turn, exclusive=job.exclusive, report=job.report, book=book)
+    return {"state": COMPLETE, "result": {"identity": work.identity(), "metrics": found}}
+
+
 def _training(request: dict, job: Job) -> dict:
     from core import checkpoints
 
@@ -210,7 +220,7 @@ def _fetch(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {}}
 
 
-_KINDS: dict[str, Callable[[dict, Job], dict]] = {"run": _run, "latency": _run, "training": _training, "fetch": _fetch}
+_KINDS: dict[str, Callable[[dict, Job], dict]] = {"run": _run, "latency": _timing, "training": _training, "fetch": _fetch}
 
 
 def _use_threads(count: int) -> None:

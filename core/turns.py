@@ -117,21 +117,23 @@ class Turns:
             hand.gate_opened = time.monotonic()
 
     @contextlib.contextmanager
-    def exclusive(self, check: Check = _nothing) -> Iterator[Callable[[], None]]:
-        """Hold every token. Yields `pause()`: called between two blocks of a measurement, it lets a waiting preview in."""
+    def exclusive(self, check: Check = _nothing) -> Iterator[Callable[[], bool]]:
+        """Hold every token. Yields `pause()`: called between two blocks of a measurement, it lets a waiting preview in, and says whether it did."""
         hand = self._hand()
         if len(hand.tokens) == self.cores:
-            yield check
+            yield lambda: bool(check())
             return
         if hand.tokens:
             raise RuntimeError("exclusive() was asked for inside compute() or urgent(), where it would wait for itself")
         self._be_alone(hand, check)
 
-        def pause() -> None:
+        def pause() -> bool:
             check()
-            if not hand.gate.is_free():
-                hand.give_all()
-                self._be_alone(hand, check)
+            if hand.gate.is_free():
+                return False
+            hand.give_all()
+            self._be_alone(hand, check)
+            return True
 
         try:
             yield pause

@@ -52,8 +52,9 @@ class Context:
         return teachers.answers(checkpoint, self.dataset, images, self.turn, self.report)
 
     def train(self, subject: Compressed, step, objective) -> None:
-        """Train `subject` by the one loop: masks hold, grids round, whatever the earlier steps made of it."""
+        """Train `subject` by the one loop: masks hold, and the grids of weights and activations round on the way."""
         from core import training
+        from core.activations import simulated
         from core.weights import trainable
 
         plan = training.Plan(
@@ -62,7 +63,7 @@ class Context:
         )  # fmt: skip
         with trainable(subject) as module:
             training.fit(
-                module, self.dataset, self.input_size, plan, objective, turn=self.turn,
+                simulated(module, subject.activations) if subject.activations else module, self.dataset, self.input_size, plan, objective, turn=self.turn,
                 report=lambda event: self.report({"curve": event, "fraction": event["fraction"]}),
                 watch=min(500, len(self.dataset.split("validation"))),
             )  # fmt: skip

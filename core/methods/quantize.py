@@ -48,10 +48,12 @@ def apply(step: Quantize, subject, context) -> None:
         weight = subject.weights[name].baked()
         subject.set(name, type(weight)(weight.latent, weight.mask, grid))
     if step.activation_bits is not None:
-        from core.activations import observe
+        from core.activations import observe, sites
 
+        on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
         with context.turn():
-            subject.activations = observe(subject.module, list(context.calibration(500)), step.activation_bits)
+            around = sites(subject.module, on_grids)
+            subject.activations = observe(subject.module, list(context.calibration(500)), step.activation_bits, around)
 
 
 def _grid(value, step: Quantize):

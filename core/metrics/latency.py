@@ -88,8 +88,8 @@ def _row(runtime: str, subject: Compressed, base: Compressed, book: Book, exclus
     if row is None:
         candidate, file_bytes = _callable(runtime, subject)
         baseline = candidate if mine == theirs else _callable(reference, base)[0]
-        with exclusive():
-            measured = measure(candidate, baseline, same=mine == theirs)
+        with exclusive() as pause:
+            measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
         row = {"runtime": runtime, "threads": 1, "batch": 1, "signature": mine, "file_bytes": file_bytes} | measured
         book.add(mine, theirs, row)
     return row
@@ -130,9 +130,13 @@ def _others() -> Callable[[], float]:
     return cores
 
 
+def _no_pause() -> bool:
+    return False
+
+
 def measure(
     candidate: Call, baseline: Call, *, same: bool = False, blocks: int = BLOCKS, block_seconds: float = BLOCK_SECONDS, seconds: float = SECONDS,
-    clock=time.perf_counter, others: Callable[[], Callable[[], float]] = _others,
+    clock=time.perf_counter, others: Callable[[], Callable[[], float]] = _others, pause: Callable[[], bool] = _no_pause,
 ) -> dict:  # fmt: skip
     """Time two calls in blocks that take turns (A B A B): `ms_p10`, `ms_p50`, `ms_p90` of the candidate, `ratio`, `ratio_low`, `ratio_high`.
 
@@ -140,7 +144,8 @@ def measure(
     Slow calls get fewer blocks, so that one measurement takes about `seconds` at most. What something else disturbed is
     measured again, twice at most; the calmest is kept, and the row says `disturbed` if even that was not calm. With
     `same`, the candidate is the baseline's own graph: one side is timed, the ratio is 1. `others()` starts watching the
-    machine and returns a function that tells how many cores other processes kept busy meanwhile.
+    machine and returns a function that tells how many cores other processes kept busy meanwhile. `pause()` is called
+    between blocks, lets a waiting preview in, and says whether it did; the calls are warmed up again after it.
     """
     calls = [candidate] if same else [candidate, baseline]
     counts, durations = zip(*(_calls_a_block(call, block_seconds, clock) for call in calls))
@@ -151,6 +156,10 @@ def measure(
             break
         busy, times, begun = others(), [], clock()
         while len(times) < blocks and (len(times) < LEAST_BLOCKS or clock() - begun < seconds):
+            if pause():
+                for call in calls:
+                    _calls_a_block(call, block_seconds, clock)
+                busy = others()
             times.append([_block(call, count, clock) for call, count in zip(calls, counts)])
         medians = np.array([[np.median(block) for block in pair] for pair in times])  # (blocks, sides)
         unrest = max(float((medians.max(0) / np.median(medians, 0)).max()) / UNEVEN, busy() / OTHERS)  # above 1 is too much

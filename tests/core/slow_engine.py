@@ -96,11 +96,15 @@ def run(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcon
             time.sleep(min(act.sleep, BATCH_SECONDS))
         point = {"epoch": number, "loss": 1.0, "seconds_left": 1}
         report({"fraction": (number + 1) / batches, "stage": "evaluate", "metrics": {"top1": 80.0 + number}, "curve": point})
-    if work.latency and book.find("graph", "base", "test-runtime") is None:
+    rows = timed(work, exclusive=exclusive, book=book)["latencies"] if work.latency else []
+    return Result(work, {"top1": 90.0, "begun": begun, "latencies": rows})
+
+
+def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, book=None) -> dict:
+    if book.find("graph", "base", "test-runtime") is None:
         with exclusive():
             book.add("graph", "base", {"runtime": "test-runtime", "threads": 1, "batch": 1, "ratio": 1.0, "worker": os.getpid()})
-    rows = [book.find("graph", "base", "test-runtime")] if work.latency else []
-    return Result(work, {"top1": 90.0, "begun": begun, "latencies": rows})
+    return {"latencies": [book.find("graph", "base", "test-runtime")], "deployed_bytes": 1}
 
 
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:

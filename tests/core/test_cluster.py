@@ -288,7 +288,7 @@ def test_latencies_are_measured_once_and_kept(cluster):
     wait_for(lambda: cluster.store.latency("graph", "base", "test-machine", "test-runtime"))
 
 
-def test_measuring_again_replaces_a_shipped_run(cluster):
+def test_a_shipped_run_is_timed_here_and_keeps_its_figures(cluster):
     wanted = work()
     shipped = {"identity": wanted.identity(), "model": wanted.model, "dataset": wanted.dataset, "split": "validation", "machine": {"id": "far"}}
     Store().import_gallery([shipped | {"metrics": {"top1": 1.0}, "recipe": {}, "predicted": b""}])
@@ -296,8 +296,18 @@ def test_measuring_again_replaces_a_shipped_run(cluster):
     job = cluster.measure(wanted)
     assert job["kind"] == "latency" and job["identity"] != wanted.identity()
     becomes(cluster, job["identity"], COMPLETE)
+    assert ("graph", "base", "test-runtime") in cluster.store.latencies("test-machine")
     row = cluster.store.find(wanted.identity())
-    assert (row["origin"], row["machine"]["id"], row["kind"]) == ("here", "test-machine", "run")
+    assert (row["origin"], row["machine"]["id"], row["metrics"]) == ("gallery", "far", {"top1": 1.0})
+
+
+def test_a_run_without_latency_gets_one(cluster):
+    wanted = work()
+    cluster.submit(wanted)
+    assert becomes(cluster, wanted.identity(), COMPLETE)["metrics"]["latencies"] == []
+    becomes(cluster, cluster.measure(wanted)["identity"], COMPLETE)
+    metrics = cluster.store.find(wanted.identity())["metrics"]
+    assert metrics["latencies"][0]["runtime"] == "test-runtime" and metrics["top1"] == 90.0
 
 
 def test_a_download_is_a_job_that_can_be_cancelled(cluster):

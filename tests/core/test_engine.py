@@ -75,7 +75,8 @@ def test_a_recalled_prefix_is_the_state_that_was_kept(subject, context):
     assert list(back.weights) == list(subject.weights)
     for name, weight in subject.weights.items():
         other = back.weights[name]
-        assert all((a == b).all() for a, b in [(weight.latent, other.latent), (weight.mask, other.mask), (weight.grid.codes, other.grid.codes), (weight.value(), other.value())])
+        for ours, theirs in zip((weight.latent, weight.mask, weight.grid.codes, weight.value()), (other.latent, other.mask, other.grid.codes, other.value())):
+            assert (ours == theirs).all()
     assert prefixes.recall("no-such-key") is None
 
 
@@ -85,6 +86,17 @@ def test_preview_skips_training_and_settles_on_nested_pictures():
     whole = engine.preview(work(PRUNE, QUANTIZE), seconds=60)
     exact = engine.run(work(PRUNE, QUANTIZE))
     assert whole["images"] == 400 and whole["metrics"]["top1"] == exact.metrics["top1"] and whole["difference"] == exact.difference
+
+
+def test_timing_a_run_trains_nothing(monkeypatch):
+    from core import training
+    from core.metrics import latency
+
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(latency, "measure", lambda *_, **__: {"ratio": 1.0})
+    found = engine.timed(work(PRUNE, {"step": "distill", "images": 260}, {"step": "quantize", "weight_bits": 8, "activation_bits": 8}))
+    assert [row["runtime"] for row in found["latencies"]] == ["onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"]
+    assert found["deployed_bytes"] > 0
 
 
 def test_preview_uses_what_training_already_made():
@@ -132,7 +144,10 @@ def test_the_artifact_that_is_written_is_the_one_that_was_measured(tmp_path):
 
 @pytest.mark.parametrize(
     "error,change",
-    [(UnknownName, {"model": "resnet17"}), (UnknownName, {"dataset": "imagenet"}), (BadField, {"split": "train"}), (BadField, {"images": 0}), (BadField, {"images": 2.5}), (BadRecipe, {"recipe": {}})],
+    [
+        (UnknownName, {"model": "resnet17"}), (UnknownName, {"dataset": "imagenet"}), (BadField, {"split": "train"}),
+        (BadField, {"images": 0}), (BadField, {"images": 2.5}), (BadRecipe, {"recipe": {}}),
+    ],
 )
 def test_bad_work_is_refused_at_once(error, change):
     with pytest.raises(error):

@@ -66,6 +66,18 @@ def subject() -> Compressed:
     return Compressed.of(FiveLayers().eval(), Architecture("resnet18", 10, 32))
 
 
+def test_a_preview_may_come_between_two_blocks():
+    asked, watched = iter([False, True]), []
+
+    def others():
+        watched.append(None)
+        return lambda: 0.0
+
+    row, _seconds = measured(lambda number: 0.001, lambda number: 0.002, others, pause=lambda: next(asked, False))
+    assert row["ratio"] == pytest.approx(0.5) and "disturbed" not in row
+    assert len(watched) == 2  # what the preview computed is not held against the measurement
+
+
 def test_half_the_time_is_a_ratio_of_one_half():
     row, _seconds = measured(lambda number: 0.001, lambda number: 0.002)
     assert [row[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([0.5] * 3)

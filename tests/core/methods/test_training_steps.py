@@ -51,6 +51,25 @@ def test_training_keeps_masks_and_grids(step, subject, context):
     assert not any(hasattr(layer, "parametrizations") for layer in subject.module.modules())
 
 
+def test_training_rounds_activations_as_they_will_run(subject, context, monkeypatch):
+    from core import activations
+
+    apply(Quantize(weight_bits=8, activation_bits=4), subject, context)
+    before, seen = dict(subject.activations), []
+    rounding = activations.rounded
+    monkeypatch.setattr(activations.simulated, "__defaults__", (lambda *given: seen.append(torch.is_grad_enabled()) or rounding(*given),))
+    apply(Finetune(images=128), subject, context)
+    assert seen.count(True) >= len(before) and subject.activations == before
+    assert not any(hasattr(layer, "parametrizations") for layer in subject.module.modules())
+
+
+def test_partial_quantization_rounds_only_around_its_layers(subject, context):
+    apply(Quantize(weight_bits=8, activation_bits=8, layers="inner"), subject, context)
+    partial = set(subject.activations)
+    apply(Quantize(weight_bits=8, activation_bits=8), subject, context)
+    assert partial < set(subject.activations)
+
+
 def test_recovery_lowers_the_loss(subject, context):
     apply(MagnitudePrune(sparsity=0.9), subject, context)
     losses = []
