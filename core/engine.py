@@ -106,6 +106,11 @@ def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullc
     return found
 
 
+def pack(work: Work, path: Path, *, turn=contextlib.nullcontext) -> None:
+    """Write the packed model of a recipe, without measuring it again."""
+    _sizes(compress(work, Hooks(turn)), work, path)
+
+
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
     """The metrics so far: as many pictures as fit in `seconds`, training steps skipped, sizes estimated.
 

@@ -43,23 +43,14 @@ def run_recipe(given) -> None:
     if given.artifact is not None:
         check_writable(given.artifact)
     work.check()
+    from core.commands.attached import measured
+
     with terminal.Progress(f"{work.model} on {work.dataset}") as progress:
         result = measured(work, given.artifact, progress)
     if given.json:
         terminal.print_json(result)
     else:
         print(report(result))
-
-
-def measured(work: Work, artifact: Path | None, progress) -> dict:
-    """`engine.run` in this process, taking turns with every other process on the machine."""
-    from core import engine
-    from core.commands.threads import use_threads
-    from core.turns import Turns
-
-    use_threads(THREADS)
-    turns = Turns()
-    return engine.run(work, turn=turns.compute, exclusive=turns.exclusive, report=progress, artifact=artifact).to_json()
 
 
 def read_recipe(place: str) -> Recipe:

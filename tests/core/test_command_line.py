@@ -18,6 +18,7 @@ from core.commands import listing, measure, train
 from core.datasets import DATASETS
 from core.errors import BadRecipe
 from core.recipe import MAX_JSON_BYTES, STEPS, Recipe
+from core.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ["run", "--model", "resnet18", "--dataset", "digits", "--recipe"]
@@ -209,6 +210,36 @@ def test_run_prints_one_object_with_every_promised_key(call, five_layer_checkpoi
     assert result["key"] == Recipe.parse(recipe_file.read_bytes()).key() and result["split"] == "validation"
     assert result["metrics"]["images"] == 400 and result["baseline"]["top1"] == pytest.approx(five_layer_checkpoint.card["validation"]["top1"])
     assert (tmp_path / "model.bin").stat().st_size == result["metrics"]["artifact_bytes"] < result["baseline"]["artifact_bytes"]
+
+
+def test_a_known_run_is_not_computed_again(call, five_layer_checkpoint, recipe_file, tmp_path, monkeypatch):
+    from core import engine
+
+    asked = ("run", "--model", "five_layers", "--dataset", "digits", "--recipe", recipe_file, "--no-latency", "--json")
+    first = json.loads(call(*asked, "--artifact", tmp_path / "first.psc")[1])
+    monkeypatch.setattr(engine, "run", lambda *_, **__: pytest.fail("computed again"))
+    assert json.loads(call(*asked)[1]) == first
+    status, out, _err = call(*asked, "--artifact", tmp_path / "second.psc")
+    assert status == 0 and json.loads(out) == first
+    assert (tmp_path / "second.psc").read_bytes() == (tmp_path / "first.psc").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_is_left_to_the_cluster_where_one_runs(home, tmp_path):
+    """A whole process, a real cluster: what a page submits and what a command runs is one thing."""
+    path = tmp_path / "recipe.json"
+    path.write_text('{"steps": [{"step": "magnitude_prune", "sparsity": 0.5}]}')
+    asked = ("run", "--model", "mobilenet_v3_small", "--dataset", "digits", "--recipe", str(path), "--no-latency", "--json")
+    assert process("cluster", "--json").returncode == 0
+    try:
+        done = process(*asked)
+        assert done.returncode == 0, done.stderr
+        row = Store().find(json.loads(done.stdout)["identity"])
+        assert row["owner"] and row["metrics"] == json.loads(done.stdout)["metrics"]
+        again = process(*asked, "--artifact", str(tmp_path / "model.psc"))
+        assert again.stdout == done.stdout and (tmp_path / "model.psc").stat().st_size == row["metrics"]["artifact_bytes"]
+    finally:
+        process("cluster", "--stop")
 
 
 def test_evaluate_measures_what_run_measured(call, five_layer_checkpoint, recipe_file, tmp_path):

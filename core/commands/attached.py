@@ -1,0 +1,112 @@
+"""Where a run of the command line is computed: nowhere when it is known, by the cluster where one runs, else here.
+
+A command that would start a cluster of its own for one run leaves processes behind; so it computes by itself, in turns
+with everything else on the machine, and keeps what it measured in the same store. Imports no torch until it computes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.commands import terminal
+from core.connection import LOCK, running_office
+from core.errors import Cancelled, ParetoscopeError, StoreError
+from core.home import folder
+from core.locks import FileLock
+from core.machine import machine
+from core.store import CANCELLED, COMPLETE, RESULT_FIELDS, Store
+from core.work import THREADS, Work
+
+
+def measured(work: Work, artifact: Path | None, progress) -> dict:
+    """The result of a run as `engine.Result.to_json()` has it; the packed model is written to `artifact` when that is given."""
+    store = Store()
+    try:
+        result = _known(store, work)
+        if result is None and running_office() is not None:
+            result = _by_the_cluster(store, work, progress)
+        if result is None:
+            return _here(store, work, artifact, progress)
+    finally:
+        store.close()
+    if artifact is not None:
+        _pack(work, artifact)
+    return result
+
+
+def _known(store: Store, work: Work) -> dict | None:
+    """A run that was measured on this machine, with its latency where that is wanted."""
+    row = store.find(work.identity())
+    if row is None or row["state"] != COMPLETE or row["origin"] != "here" or (row["machine"] or {}).get("id") != machine()["id"]:
+        return None
+    if work.latency and not (row["metrics"]["latencies"] and row["baseline"]["latencies"]):
+        return None
+    return {name: row[name] for name in (*RESULT_FIELDS, "identity")}
+
+
+def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
+    """Ask the cluster, and follow; None when it knows the run from another machine, or without its latency."""
+    from core.cluster import connect
+
+    if (store.find(work.identity()) or {}).get("state") == COMPLETE:
+        return None
+    cluster = connect(start=False, store=store)
+    try:
+        identity = cluster.submit(work)["identity"]
+        try:
+            for row in cluster.follow(identity):
+                points = {"curve": row["curve"][-1]} if row.get("curve") else {}
+                progress({"fraction": row["fraction"], "stage": row["stage"] or "waiting", "seconds_left": row["seconds_left"]} | points)
+        except KeyboardInterrupt:
+            cluster.cancel(identity)
+            for _row in cluster.follow(identity):
+                pass  # until it says so
+            raise
+    finally:
+        cluster.close()
+    if row["state"] == CANCELLED:
+        raise Cancelled("The run was cancelled.")
+    if row["state"] != COMPLETE:
+        raise ParetoscopeError(row["message"] or "The run failed.")
+    return _known(store, work)
+
+
+def _here(store: Store, work: Work, artifact: Path | None, progress) -> dict:
+    """`engine.run` in this process, taking turns with every other process on the machine."""
+    from core.book import LatencyBook
+    from core.commands.threads import use_threads
+    from core.turns import Turns
+
+    use_threads(THREADS)
+    from core import engine
+
+    turns, latencies = Turns(), []
+    book = LatencyBook(store, lambda event: latencies.append(event["latency"]), machine()["id"])
+    result = engine.run(work, turn=turns.compute, exclusive=turns.exclusive, report=progress, artifact=artifact, book=book)
+    _keep(store, result, latencies)
+    return result.to_json()
+
+
+def _keep(store: Store, result, latencies: list[dict]) -> None:
+    """Write to the store, unless a cluster process was started meanwhile: it is the only writer while it lives."""
+    lock = FileLock(folder() / LOCK)
+    if not lock.take():
+        return
+    try:
+        store.complete(result.identity, result.to_json(), result.predicted, origin="here")
+        store.add_latencies(latencies)
+    except StoreError as error:
+        terminal.say(f"The run is measured but not kept: {error}")
+    finally:
+        lock.give()
+
+
+def _pack(work: Work, path: Path) -> None:
+    """Write the packed model of a run that is known: the same steps give the same bytes."""
+    from core.commands.threads import use_threads
+    from core.turns import Turns
+
+    use_threads(THREADS)
+    from core import engine
+
+    engine.pack(work, path, turn=Turns().compute)
