@@ -28,7 +28,7 @@ def live() -> None:
     try:
         known = services.shelf().known(view.model, view.dataset)
         work = Work(view.model, view.dataset, view.recipe)
-        look = follow(work, phase, known, services.store().find(work.identity()), services.cluster(), session)
+        look = follow(work, phase, known, services.cluster().find(work.identity()), services.cluster(), session)
         _measure_baseline(work, known, session)
         if phase == "rest":
             _time_here(view, known, look, session)

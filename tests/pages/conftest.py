@@ -67,6 +67,12 @@ class Notes:
     def state(self):
         return self.told
 
+    def find(self, identity):
+        return self.store.find(identity)
+
+    def measure(self, work):
+        self.asked.append(("measure", work.recipe.key()))
+
     def preview(self, lane, work, seconds):
         self.asked.append(("preview", work.recipe.key(), seconds))
         return Look(self.answer)
