@@ -1,5 +1,5 @@
 # Everything that Paretoscope needs is one command away: Python 3.11 or newer, make and a package index are enough.
-# The environment is made by environment.py, in .venv, when it is missing or requirements*.txt have changed.
+# The environment is made by .setup/environment.py, in .venv, when it is missing or requirements*.txt have changed.
 
 PYTHON = $(or $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; done),$(error \
@@ -34,10 +34,10 @@ lint: test-environment
 	@$(VENV_PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 environment:
-	@$(PYTHON) environment.py
+	@$(PYTHON) .setup/environment.py
 
 test-environment:
-	@$(PYTHON) environment.py --tests
+	@$(PYTHON) .setup/environment.py --tests
 
 clean:
 	@rm -rf .venv .pytest_cache .hypothesis .ruff_cache .import_linter_cache .grimp_cache

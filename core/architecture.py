@@ -55,7 +55,7 @@ class Architecture:
         if not _whole(classes) or not 1 <= classes <= LARGEST_HEAD:
             raise BadArtifact(f"The number of classes cannot be {_short(classes)}; it takes a whole number from 1 to {LARGEST_HEAD}.")
         if not isinstance(shapes, dict):
-            raise BadArtifact(f"\"shapes\" cannot be {_short(shapes)}; it takes an object from parameter names to shapes.")
+            raise BadArtifact(f'"shapes" cannot be {_short(shapes)}; it takes an object from parameter names to shapes.')
         own = _plain_shapes(model, classes, size)
         for name, shape in shapes.items():
             _check_shape(model, name, shape, own)

@@ -138,9 +138,9 @@ def register(step_type: type[Step]) -> type[Step]:
 def step_from_json(value: Any, position: int = 1) -> Step:
     """`{"step": "quantize", "weight_bits": 4}` → `Quantize(weight_bits=4)`; unknown fields are refused, not ignored."""
     if not isinstance(value, dict):
-        raise BadRecipe(f"Step {position} is {_short(value)}; a step is an object such as {{\"step\": \"quantize\", \"weight_bits\": 4}}.")
+        raise BadRecipe(f'Step {position} is {_short(value)}; a step is an object such as {{"step": "quantize", "weight_bits": 4}}.')
     if "step" not in value:
-        raise BadRecipe(f"Step {position} has no \"step\" key; it takes one of {', '.join(STEPS)}.")
+        raise BadRecipe(f'Step {position} has no "step" key; it takes one of {", ".join(STEPS)}.')
     step_type = STEPS.get(value["step"])
     known = [spec.name for spec in params(step_type)]
     for field in value:
@@ -182,13 +182,13 @@ class Recipe:
     @staticmethod
     def from_json(value: Any) -> Recipe:
         if not isinstance(value, dict):
-            raise BadRecipe(f"A recipe is an object with \"steps\" and \"seed\", not {_short(value)}.")
+            raise BadRecipe(f'A recipe is an object with "steps" and "seed", not {_short(value)}.')
         unknown = [key for key in value if key not in ("seed", "steps")]
         if unknown:
-            raise BadRecipe(f"A recipe has no key {_short(unknown[0])}; it takes \"seed\" and \"steps\".")
+            raise BadRecipe(f'A recipe has no key {_short(unknown[0])}; it takes "seed" and "steps".')
         steps = value.get("steps", [])
         if not isinstance(steps, list):
-            raise BadRecipe(f"\"steps\" is {_short(steps)}; it takes a list of steps.")
+            raise BadRecipe(f'"steps" is {_short(steps)}; it takes a list of steps.')
         if len(steps) > MAX_STEPS:
             raise BadRecipe(f"The recipe has {len(steps)} steps; at most {MAX_STEPS} are accepted.")
         return Recipe(tuple(step_from_json(step, i) for i, step in enumerate(steps, 1)), value.get("seed", 0))
@@ -202,7 +202,7 @@ class Recipe:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            raise BadRecipe(f"The recipe is not JSON{where}; it takes the form {{\"seed\": 0, \"steps\": […]}}.") from None
+            raise BadRecipe(f'The recipe is not JSON{where}; it takes the form {{"seed": 0, "steps": […]}}.') from None
         return Recipe.from_json(value)
 
 
@@ -214,8 +214,7 @@ def check_order(steps: tuple[Step, ...]) -> None:
             raise BadRecipe(f"A recipe takes steps, not {_short(step)}.")
         if step.kind == STRUCTURE and grid:
             raise BadRecipe(
-                f"{step.name} cannot follow {grid.name}, because it changes the shapes that the grid was fitted to; "
-                f"put {step.name} before {grid.name}."
+                f"{step.name} cannot follow {grid.name}, because it changes the shapes that the grid was fitted to; put {step.name} before {grid.name}."
             )
         if step.kind == GRID:
             grid = step

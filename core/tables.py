@@ -1,8 +1,8 @@
 """The tables of the store, and how an older database is brought to this version. Used by `core.store` alone; imports no torch.
 
-    facts       two numbers: the version of this layout, and the revision, which grows with every change to `runs`
-    runs        one row a run, training or download: what was asked, how far it is, what came out
-    latencies   one row a measured graph: shared by every run with that graph on that machine
+facts       two numbers: the version of this layout, and the revision, which grows with every change to `runs`
+runs        one row a run, training or download: what was asked, how far it is, what came out
+latencies   one row a measured graph: shared by every run with that graph on that machine
 """
 
 from __future__ import annotations

@@ -135,9 +135,7 @@ class Compressed:
     def rebuild(self) -> None:
         """After a structural change of the module: take new latents, and find the masks again where the weight is 0."""
         masked = {name for name, weight in self.weights.items() if weight.mask is not None}
-        self.weights = {
-            name: Weight(parameter.detach(), (parameter.detach() != 0) if name in masked else None) for name, parameter in weights_of(self.module)
-        }
+        self.weights = {name: Weight(parameter.detach(), (parameter.detach() != 0) if name in masked else None) for name, parameter in weights_of(self.module)}
         self.architecture = self.architecture.of(self.module)
 
 

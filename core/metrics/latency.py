@@ -184,7 +184,7 @@ def bootstrap(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 
 
 def verdict(row: dict) -> str:
-    """"faster", "slower" or "not distinguishable" than the baseline."""
+    """ "faster", "slower" or "not distinguishable" than the baseline."""
     if row["ratio_high"] < 1:
         return "faster"
     return "slower" if row["ratio_low"] > 1 else "not distinguishable"

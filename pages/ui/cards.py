@@ -43,8 +43,7 @@ def _how(here: Mapping, figure: str) -> str:
 
 def _accuracy(here: Mapping) -> str:
     help = (
-        "Share of pictures whose most probable class is right. The difference is paired: both models saw the same pictures. "
-        "Intervals hold in 95 of 100 cases."
+        "Share of pictures whose most probable class is right. The difference is paired: both models saw the same pictures. Intervals hold in 95 of 100 cases."
     )
     if here.get("top1") is None:
         return _card("Accuracy", "–", "", "", help)

@@ -19,9 +19,7 @@ from core.weights import ActivationGrid, Compressed, Grid, Weight
 from tests.random_states import FIVE, ONE, check_same, grid_of, random_mask, random_subject, set_states
 
 masks = st.sampled_from([None, 0.0, 0.001, 0.2, 0.6, 1.0])
-grids = st.one_of(
-    st.none(), st.tuples(st.sampled_from([2, 3, 4, 5, 6, 7, 8, 16]), st.booleans(), st.sampled_from(["model", "tensor", "channel"]))
-)
+grids = st.one_of(st.none(), st.tuples(st.sampled_from([2, 3, 4, 5, 6, 7, 8, 16]), st.booleans(), st.sampled_from(["model", "tensor", "channel"])))
 
 
 @settings(max_examples=40)

@@ -127,11 +127,13 @@ PLACES = np.array([0, 3, 4, 100, 101, 900])
 KNOWN = {  # numbers → their bytes in hexadecimal
     "packed": (np.arange(20) * 7 % 13 - 6, "840b708192a3b4c506172839"),
     "coded": (np.where(np.arange(300) % 11, 0, 3), "000004983c4986843ec4b5ec718dc2c49fea7d069bfd11daf50e0f"),
-    "low bits apart": (np.arange(200) ** 2 // 150,
+    "low bits apart": (
+        np.arange(200) ** 2 // 150,
         "04001100000000000010111122223343445566768798a9bacbdcee0f102243547688a9cbddfe1032547698badc0f21437698caed10426598cafd2053"
         "86b9ec104386b9ed205497db0e4286ca0e4286ca0e4286ca1e5397ec2075c90e53a8fc4196eb3085da2085805bf4819bd4ecc5f537e41d1df3e03953"
         "36d4c8eb7ec7774f74bebd1921ba56eb80ab20175bac1a6daba365ff748f4cd4c983b914638253364373342e1d6ee6d3c9686f1dde414aa79854a3c1"
-        "2c2485285a2ed8a8c401cab8c02a08727a2e2af518fcbf40ae03"),
+        "2c2485285a2ed8a8c401cab8c02a08727a2e2af518fcbf40ae03",
+    ),
 }
 
 

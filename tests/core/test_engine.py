@@ -145,8 +145,12 @@ def test_the_artifact_that_is_written_is_the_one_that_was_measured(tmp_path):
 @pytest.mark.parametrize(
     "error,change",
     [
-        (UnknownName, {"model": "resnet17"}), (UnknownName, {"dataset": "imagenet"}), (BadField, {"split": "train"}),
-        (BadField, {"images": 0}), (BadField, {"images": 2.5}), (BadRecipe, {"recipe": {}}),
+        (UnknownName, {"model": "resnet17"}),
+        (UnknownName, {"dataset": "imagenet"}),
+        (BadField, {"split": "train"}),
+        (BadField, {"images": 0}),
+        (BadField, {"images": 2.5}),
+        (BadRecipe, {"recipe": {}}),
     ],
 )
 def test_bad_work_is_refused_at_once(error, change):

@@ -12,10 +12,10 @@ import time
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import environment
+import pytest
 from environment import Missing
+
 from tests import browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,8 +149,9 @@ def test_an_environment_is_ready_only_for_the_requirements_it_was_made_of(tmp_pa
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """The set-up alone, with nothing to install."""
-    for name in ("Makefile", "environment.py"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".setup").mkdir()
+    for name in ("Makefile", ".setup/environment.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "requirements.txt").write_text("# nothing\n")
     (tmp_path / "requirements-test.txt").write_text("# nothing\n")
     return tmp_path
@@ -158,7 +159,7 @@ def checkout(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_make_makes_the_environment_once_and_again_after_a_change(checkout):
-    command = [sys.executable, "environment.py"]
+    command = [sys.executable, ".setup/environment.py"]
     here = {name: value for name, value in os.environ.items() if name != "PARETOSCOPE_VENV"}
     at_once = [subprocess.Popen(command, cwd=checkout, env=here, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = "".join(process.communicate()[1] for process in at_once)

@@ -83,9 +83,7 @@ def test_zoom_and_hidden_traces_survive_updates(explorer):
 
 
 def test_a_reloaded_link_restores_everything(explorer):
-    query = (
-        LIGHT + "&step=magnitude_prune~sparsity~0.55&step=quantize~weight_bits~6~clipping~mse&x=on-paper&size=macs&accuracy=85&kilobytes=500"
-    )
+    query = LIGHT + "&step=magnitude_prune~sparsity~0.55&step=quantize~weight_bits~6~clipping~mse&x=on-paper&size=macs&accuracy=85&kilobytes=500"
     explorer.open(query)
     explorer.page.reload()
     explorer.until("document.querySelector('.paretochart')?._fullLayout")

@@ -22,9 +22,7 @@ _HTML = (
     '<div class="answers" title="What the uncompressed model says of this picture, softened by the temperature" hidden>'
     '<img alt="" /><div class="bars"></div><div class="best"></div></div><div class="tip" popover="manual" role="tooltip"></div></div>'
 )
-_component = st.components.v2.component(
-    "paretoscope_slider", html=_HTML, css=(_HERE / "slider.css").read_text(), js=(_HERE / "slider.js").read_text()
-)
+_component = st.components.v2.component("paretoscope_slider", html=_HTML, css=(_HERE / "slider.css").read_text(), js=(_HERE / "slider.js").read_text())
 
 
 def slider(

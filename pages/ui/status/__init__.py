@@ -17,9 +17,7 @@ _HTML = (
     '<div class="status" role="status"><div class="line"><span class="dot"></span><span class="text"></span></div>'
     '<div class="track"><div class="bar"></div></div></div>'
 )
-_component = st.components.v2.component(
-    "paretoscope_status", html=_HTML, css=(_HERE / "status.css").read_text(), js=(_HERE / "status.js").read_text()
-)
+_component = st.components.v2.component("paretoscope_status", html=_HTML, css=(_HERE / "status.css").read_text(), js=(_HERE / "status.js").read_text())
 
 
 def status(text: str, mood: str = IDLE, *, fraction: float | None = None, detail: str = "", again: float | None = None) -> None:

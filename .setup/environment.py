@@ -1,7 +1,7 @@
 """Makes the Python environment in .venv when it is missing or requirements*.txt have changed; otherwise does nothing, quickly.
 
-    python3 environment.py            what the dashboard and the command line run on
-    python3 environment.py --tests    and what the tests need besides
+    python3 .setup/environment.py            what the dashboard and the command line run on
+    python3 .setup/environment.py --tests    and what the tests need besides
 
 Called by the Makefile with any Python from 3.11 on; standard library only. Whatever is missing is said in one sentence.
 With PARETOSCOPE_VENV=FOLDER the environment is made there, and .venv is a link to it.
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 # Measured on x86-64 Linux, where PyTorch comes with the libraries of CUDA; they are most of both.
 DOWNLOAD, ON_DISK, ON_DISK_BYTES = "about 3.3 GB", "7 GB", 7_000_000_000
 
