@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core import pareto
-from core.points import FAMILIES, PREVIEW, bytes_words, count_words, signed, times_words
+from core.points import FAMILIES, MEASURED, PREVIEW, bytes_words, count_words, signed, times_words
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def figure(
     on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN})
     everything = [*rows, *(row for row in (*room, baseline, live) if row and row.get(x) and row.get("top1") is not None)]
     x_range, y_range = _ranges(everything, [row for row in (*room, live) if row and row.get("top1") is not None], x)
+    if live and live["state"] == MEASURED and live.get("top1_high"):  # a preview's wide interval may leave the frame
+        y_range[1] = max(y_range[1], live["top1_high"] + 0.1)
     data = [_front_line([row for row, on in zip(rows, on_front) if on], x, "Front", {"color": FRONT, "width": 1.6}, x_range)]
     data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
     if others:
@@ -259,7 +261,7 @@ def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
         "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 46, "b": 42},  # the tool bar is above the legend
         "xaxis": {
             "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
-            **_ticks(axis), **line,
+            **_ticks(axis, x_range), **line,
         },
         "yaxis": {"range": y_range, "autorange": False, "uirevision": "top1", "title": {"text": "Top-1 accuracy", "standoff": 6}, "ticksuffix": " %", **line},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11.5}, "itemsizing": "constant"},
@@ -268,12 +270,14 @@ def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
     }  # fmt: skip
 
 
-def _ticks(axis: Axis) -> dict:
-    """1, 2 and 5 of every decade in words; plotly's own labels of a logarithmic axis leave the unit out between decades."""
+def _ticks(axis: Axis, x_range=(0, 2)) -> dict:
+    """1, 2 and 5 of every decade in words, more where less than one is shown; plotly's own labels leave the unit out between decades."""
     decades = range(-2, 3) if axis.suffix == "×" else range(2, 12)
-    places = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    digits = (1, 2, 5) if x_range[1] - x_range[0] > 1 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    places = [digit * 10.0**decade for decade in decades for digit in digits]
     words = [f"{place:g} ×" for place in places] if axis.suffix == "×" else [_short(place, axis.suffix) for place in places]
-    return {"tickmode": "array", "tickvals": places, "ticktext": words, "tickformat": "~s", "ticksuffix": axis.suffix}
+    zoomed = {"tickformat": ".2~f", "ticksuffix": " ×"} if axis.suffix == "×" else {"tickformat": "~s", "ticksuffix": axis.suffix}
+    return {"tickmode": "array", "tickvals": places, "ticktext": words} | zoomed
 
 
 def _short(place: float, unit: str) -> str:

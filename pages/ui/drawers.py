@@ -50,7 +50,7 @@ def _runs() -> None:
         "Latency ratio": [row["ratio"] for row in shown],
         "p50, ms": [row["ms_p50"] for row in shown],
         "Runtime": [row["runtime"] for row in shown],
-        "MACs": [row["macs"] for row in shown],
+        "MACs, M": [row["macs"] / 1e6 for row in shown],
         "Accuracy is": [row["provenance"].get("top1") for row in shown],
         "Latency of": ["another machine" if row["elsewhere"] else "this machine" for row in shown],
         "Date": [(row["date"] or "")[:10] for row in shown],
@@ -62,7 +62,7 @@ def _runs() -> None:
         column_config={
             "Recipe": st.column_config.TextColumn(width="large"),
             **dict.fromkeys(("Top-1, %", "Against baseline", "low", "high", "Latency ratio", "p50, ms"), two),
-            **dict.fromkeys(("Download, kB", "On paper, kB", "Runs as, kB"), one),
+            **dict.fromkeys(("Download, kB", "On paper, kB", "Runs as, kB", "MACs, M"), one),
         },
     )  # fmt: skip
     st.caption(f"{len(shown)} of {len(rows)} runs, {view.dataset}, validation split. Differences are paired, in points. Click a column to sort.")

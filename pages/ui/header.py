@@ -44,7 +44,7 @@ def _model(view: View) -> None:
     names = [*trained, *(name for name in zoo.models() if name not in trained)]
     state.set_widget("model", view.model)
     st.selectbox(
-        "Model", names, key="model", format_func=lambda name: _model_words(name, name in trained), width=310,
+        "Model", names, key="model", format_func=lambda name: _model_words(name, name in trained), width=330,
         on_change=lambda: _changed(model=state.widget("model")),
         help="torchvision's 80 classifiers. Those marked ● have trained weights for this dataset; any other can be trained here.",
     )  # fmt: skip

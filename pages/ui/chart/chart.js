@@ -78,7 +78,7 @@ function make(root) {
       const first = !root._fullLayout;
       keepZoom(layout);
       keepHidden(data);
-      if (layout.xaxis && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
+      if (layout.xaxis && zoomed.has("xaxis") && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
       await window.Plotly.react(root, data, layout, settings(name));
       if (first) listen();
     }
@@ -108,7 +108,7 @@ function make(root) {
     zoomed.clear();
     window.Plotly.relayout(root, structuredClone(own)).then(() => zoomed.clear());
   };
-  // Ticks in words serve one decade and more; closer up, plotly chooses them.
+  // Ticks in words serve the whole frame; for what was zoomed into, plotly chooses them.
   const close = (range) => range && range[1] - range[0] < 0.8;
   const listen = () => {
     root.on("plotly_click", (event) => {
@@ -120,7 +120,7 @@ function make(root) {
       for (const name of ["xaxis", "yaxis"]) if (Object.keys(change).some((key) => key.startsWith(`${name}.range`))) zoomed.add(name);
       const axis = root._fullLayout.xaxis;
       if (!axis || axis.type !== "log") return;
-      const mode = close(axis.range) ? "auto" : "array";
+      const mode = zoomed.has("xaxis") && close(axis.range) ? "auto" : "array";
       if (axis.tickmode !== mode && axis.tickvals) window.Plotly.relayout(root, { "xaxis.tickmode": mode });
     });
   };
