@@ -21,18 +21,20 @@ from pages.ui.panel import panel
 
 def main() -> None:
     frame("Explorer")
-    services.cluster()
     load_plotly()
-    view = state.view()
-    header.header(view)
     with guard():
+        services.cluster()
+        view = state.view()
+        header.header(view)
         missing = DATASETS.get(view.dataset).missing()
         if missing:
+            state.publish()
             absent.dataset(view.dataset, missing)
             return
         try:
             zoo.checkpoint(view.model, view.dataset)
         except NotHere as error:
+            state.publish()
             absent.checkpoint(view, error)
             return
         explore(view)

@@ -60,12 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def unforeseen(error: Exception) -> str:
     """The sentence for an error that nobody thought of; its traceback goes to a file below the home folder."""
-    from core.home import folder
+    from core.home import folder, home
 
-    path = folder("logs") / "command-line.log"
-    with path.open("a") as log:
-        log.write("".join(traceback.format_exception(error)) + "\n")
-    return f"Something went wrong that should not have ({type(error).__name__}: {' '.join(str(error).split())}); the details are in {path}."
+    said = f"Something went wrong that should not have ({type(error).__name__}: {' '.join(str(error).split())})"
+    try:
+        path = folder("logs") / "command-line.log"
+        with path.open("a") as log:
+            log.write("".join(traceback.format_exception(error)) + "\n")
+    except (OSError, ParetoscopeError):  # a full disk, or a home that cannot be written
+        return f"{said}; the details could not be written to {home()}."
+    return f"{said}; the details are in {path}."
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the engine to measure accuracy, and by `core.runtimes.onnx` to write int8 files.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -132,7 +133,9 @@ class _Reading:
 
 
 @torch.no_grad()
-def observe(module: nn.Module, batches: Iterable[Tensor], bits: int, names: Collection[str] | None = None) -> dict[str, ActivationGrid]:
+def observe(
+    module: nn.Module, batches: Iterable[Tensor], bits: int, names: Collection[str] | None = None, turn=contextlib.nullcontext
+) -> dict[str, ActivationGrid]:
     """Grids of `bits` for the sites `names` (all by default), from calibration pictures (B, 3, S, S).
 
     A range is where the rounding error of a sample of the values is least, in the norm that changes this model's own
@@ -145,12 +148,17 @@ def observe(module: nn.Module, batches: Iterable[Tensor], bits: int, names: Coll
     watcher = _Watcher(fx.GraphModule(module, copy.deepcopy(reading.graph)), seen)
     first = None
     for batch in batches:
-        answers = watcher.run(batch)
+        with turn():
+            answers = watcher.run(batch)
         if first is None:
             first = batch[:JUDGES], answers[:JUDGES]
-    found = {name: grids_of(torch.cat(values), max(bits, WIDE_BITS) if name in wide else bits, wide.get(name, _same)) for name, values in seen.items()}
+    found = {}
+    for name, values in seen.items():
+        with turn():
+            found[name] = grids_of(torch.cat(values), max(bits, WIDE_BITS) if name in wide else bits, wide.get(name, _same))
     tried = [{name: grids[number] for name, grids in found.items()} for number in range(len(NORMS))]
-    return min(tried, key=lambda grids: float((simulated(module, grids)(first[0]) - first[1]).square().mean()))
+    with turn():
+        return min(tried, key=lambda grids: float((simulated(module, grids)(first[0]) - first[1]).square().mean()))
 
 
 def _same(value: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def figure(
         y_range[1] = max(y_range[1], live["top1_high"] + 0.1)
     data = [_front_line([row for row, on in zip(rows, on_front) if on], x, "Front", {"color": FRONT, "width": 1.6}, x_range)]
     data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
-    if others:
+    if others and x != "ratio":  # a ratio is to each model's own baseline
         common = [row for row in [*rows, *others] if row.get(x) and row.get("top1") is not None]
         best = [row for row, on in zip(common, pareto.front(common, {"top1": pareto.MAX, x: pareto.MIN})) if on]
         data.append(_front_line(best, x, "Front of all models", {"color": theme.muted, "width": 1.4, "dash": "dot"}, x_range) | {"mode": "lines+markers"})

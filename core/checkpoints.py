@@ -32,6 +32,7 @@ SMALL_EPOCHS, SMALL_BATCH_SIZE = 60, 32
 ON_SMALL_SETS = {"squeezenet1_1": (120, 0.012, 128), "squeezenet1_0": (120, 0.012, 128)}
 STARTS = {"none": "random weights", "imagenet": "ImageNet weights", "checkpoint": "the checkpoint that was there before"}
 LABEL_SMOOTHING = 0.05
+WEIGHT_DECAY = 5e-4
 SHIFT = 2
 
 
@@ -49,6 +50,7 @@ def train(
     *,
     epochs: int | None = None,
     learning_rate: float | None = None,
+    weight_decay: float = WEIGHT_DECAY,
     seed: int = 0,
     size: int | None = None,
     start: str = "none",
@@ -81,13 +83,15 @@ def train(
         raise BadField("start", start, "one of " + ", ".join(STARTS))
     if not 0 < learning_rate <= 10:
         raise BadField("learning_rate", learning_rate, "a number above 0, at most 10")
+    if not 0 <= weight_decay <= 1:
+        raise BadField("weight_decay", weight_decay, "a number from 0 to 1")
     size = zoo.input_size(model, size or dataset.source.input_size)
     torch.manual_seed(seed)
     before = zoo.checkpoint(model, dataset_name) if start == "checkpoint" else None
     module = before.load() if before else zoo.build(model, len(dataset.source.classes), size, start == "imagenet")
     plan = training.Plan(
         epochs=epochs, learning_rate=learning_rate, flip=dataset.source.flip, shift=SHIFT, calibration_too=True, seed=seed,
-        batch_size=batch_size,
+        batch_size=batch_size, weight_decay=weight_decay,
     )  # fmt: skip
     job = digest(json.dumps([model, dataset_name, size, before.hash if before else start]))
     state = folder("training") / f"{model}-{dataset_name}-{job}.safetensors"
@@ -102,7 +106,7 @@ def train(
         "model": model, "dataset": dataset_name, "family": dataset.source.family, "classes": len(dataset.source.classes),
         "input_size": size, "stem": zoo.STEM if size == 32 else f"plain torchvision stem at {size}×{size}",
         "command": command or f"python -m core train --model {model} --dataset {dataset_name} --epochs {epochs}",
-        "epochs": epochs, "learning_rate": learning_rate, "batch_size": plan.batch_size, "seed": seed, "trained_on": pictures,
+        "epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay, "batch_size": plan.batch_size, "seed": seed, "trained_on": pictures,
         "start": STARTS[start], "before": _history(before), "threads": torch.get_num_threads(), "stored_as": "float16",
         "validation": figures["validation"], "test": figures["test"], "date": datetime.date.today().isoformat(), "versions": versions(),
     }  # fmt: skip
@@ -115,7 +119,9 @@ def train(
 
 def _history(before: zoo.Checkpoint | None) -> dict | None:
     """What the card keeps of the checkpoint that a further cycle started from."""
-    return {key: before.card.get(key) for key in ("command", "epochs", "learning_rate", "seed", "validation", "test", "before")} if before else None
+    if before is None:
+        return None
+    return {key: before.card.get(key) for key in ("command", "epochs", "learning_rate", "weight_decay", "seed", "validation", "test", "before")}
 
 
 def versions() -> dict[str, str]:

@@ -67,7 +67,7 @@ class Preview:
         if self.cancelled or self._answer["state"] == CANCELLED:
             raise Cancelled("A newer slider position replaced this one.")
         if self._answer["state"] == FAILED:
-            raise _error(self._answer["error"], self._answer["message"])
+            raise error_of(self._answer["error"], self._answer["message"])
         return self._answer["result"]
 
     def _end(self, answer: dict | None) -> None:
@@ -278,9 +278,9 @@ def _waiting(request: dict) -> dict:
     return blank_row(request["identity"], request["kind"], **columns)
 
 
-def _error(name: str, sentence: str) -> ParetoscopeError:
+def error_of(name: str | None, sentence: str) -> ParetoscopeError:
     """An error of that class with that sentence, as it was raised on a worker."""
-    kind = getattr(errors, name, ParetoscopeError)
+    kind = getattr(errors, name or "", ParetoscopeError)
     error = kind.__new__(kind)
     Exception.__init__(error, sentence)
     return error

@@ -174,6 +174,9 @@ class Connection:
                 continue
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
+        if self.client is not None:
+            with contextlib.suppress(Exception):  # what was asked last; a cluster that dies now has nobody to tell
+                self._deliver()
         self._disconnect()
 
     def _connect(self) -> None:

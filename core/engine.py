@@ -79,7 +79,8 @@ def run(
 
     compress_started = time.monotonic()
     subject = compress(work, hooks)
-    sizes = _sizes(subject, work, artifact)
+    with hooks.turn():
+        sizes = _sizes(subject, work, artifact)
     evaluate_started = time.monotonic()
     predictions = predict(subject, dataset, work, hooks)
     evaluated = time.monotonic()
@@ -106,9 +107,11 @@ def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullc
     return found
 
 
-def pack(work: Work, path: Path, *, turn=contextlib.nullcontext) -> None:
+def pack(work: Work, path: Path, *, turn=contextlib.nullcontext, report=lambda event: None) -> None:
     """Write the packed model of a recipe, without measuring it again."""
-    _sizes(compress(work, Hooks(turn)), work, path)
+    subject = compress(work, Hooks(turn, report=report))
+    with turn():
+        _sizes(subject, work, path)
 
 
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
@@ -281,7 +284,11 @@ def _known_predictions(key: str, labels: np.ndarray) -> Predictions | None:
         path = kept.get("baselines", key)
         if path is None:
             return None
-        stored = json.loads(path.read_text())
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError:
+            kept.drop(path)
+            return None
         predicted = np.frombuffer(base64.b64decode(stored["predicted"]), "<u2")
         in_top5 = np.unpackbits(np.frombuffer(base64.b64decode(stored["in_top5"]), np.uint8), count=len(predicted)).astype(bool)
         _PREDICTIONS[key] = Predictions(predicted, labels[: len(predicted)], in_top5)
@@ -314,8 +321,10 @@ def metrics_of(subject: Compressed, predictions: Predictions, sizes: dict) -> di
 
 def _provenance(subject: Compressed) -> dict[str, str]:
     """Accuracy on grids that no common kernel runs is simulated; everything else here is counted or measured."""
+    from core.runtimes.onnx import int8_possible
+
     bits = {weight.grid.bits for weight in subject.weights.values() if weight.grid is not None}
-    runs_as_int8 = bits == {8} and bool(subject.activations) and all(grid.bits == 8 for grid in subject.activations.values())
+    runs_as_int8 = bool(subject.activations) and int8_possible(subject) is None
     simulated = bool(subject.activations) and not runs_as_int8 or bool(bits - {8, 16})
     counted = ("parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes", "latencies")
     return dict.fromkeys(("top1", "top5"), "simulated" if simulated else "measured") | dict.fromkeys(counted, "measured")
@@ -324,7 +333,7 @@ def _provenance(subject: Compressed) -> dict[str, str]:
 def _add_latencies(metrics: dict, subject: Compressed, base: Compressed, hooks: Hooks) -> None:
     from core.metrics.latency import latencies
 
-    metrics["latencies"], metrics["deployed_bytes"] = latencies(subject, base, hooks.book, hooks.exclusive)
+    metrics["latencies"], metrics["deployed_bytes"] = latencies(subject, base, hooks.book, hooks.exclusive, hooks.turn)
 
 
 def _difference(predictions: Predictions, base: Predictions) -> dict:

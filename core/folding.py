@@ -174,8 +174,8 @@ def install(folded: nn.Module, layers: dict[str, Integers]) -> None:
 
 
 def _codes(grid: Grid, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Codes less the zero point (int16, 0 where masked), and one scale an output channel (C,) float64."""
-    codes = grid.codes.to(torch.int16) - grid.zero_point.to(torch.int16)
+    """Codes less the zero point (int32, 0 where masked), and one scale an output channel (C,) float64."""
+    codes = grid.codes.int() - grid.zero_point.int()
     scale = grid.scale.reshape(-1).double().expand(codes.shape[0]).clone()
     return codes if mask is None else codes * mask, scale
 
@@ -192,7 +192,7 @@ def _with_bias(codes: Tensor, scale: Tensor, bias: Tensor | None, input_scale: f
         least = torch.maximum(least, bias.detach().double().abs() / (LARGEST_BIAS * input_scale))
     coarser = scale < least
     if coarser.any():
-        shrunk = torch.round(codes.double() * (scale / least).view(rows)).to(torch.int16)
+        shrunk = torch.round(codes.double() * (scale / least).view(rows)).int()
         codes, scale = torch.where(coarser.view(rows), shrunk, codes), torch.where(coarser, least, scale)
     layer = Integers(codes, scale.float(), None, None)
     if bias is None:

@@ -6,9 +6,11 @@ Keeps what training produced (prefixes), teachers' answers, baselines and packed
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
+from core.errors import ParetoscopeError
 from core.home import folder, write_whole
 
 LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30}
@@ -28,12 +30,23 @@ def get(shelf: str, name: str) -> Path | None:
     return path
 
 
-def put(shelf: str, name: str, data: bytes) -> Path:
-    """Keep `data` under a name, then drop the least recently used files beyond the shelf's limit."""
-    path = path_of(shelf, name)
-    write_whole(path, data)
-    _trim(path.parent, LIMIT_BYTES[shelf], spare=path)
-    return path
+def put(shelf: str, name: str, data: bytes) -> None:
+    """Keep `data` under a name, then drop the least recently used files beyond the shelf's limit.
+
+    Where nothing can be written, nothing is kept: work that is done is not lost for want of room for what spares it next time.
+    """
+    try:
+        path = path_of(shelf, name)
+        write_whole(path, data)
+        _trim(path.parent, LIMIT_BYTES[shelf], spare=path)
+    except (ParetoscopeError, OSError) as error:
+        logging.getLogger("paretoscope").warning("not kept: %s", error)
+
+
+def drop(path: Path) -> None:
+    """Forget a kept file that turned out damaged."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _trim(shelf: Path, limit: int, spare: Path) -> None:

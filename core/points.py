@@ -32,7 +32,7 @@ def family(recipe: Recipe) -> str:
     if PRUNE in kinds:
         return "Pruned, fewer bits" if GRID in kinds else "Weights pruned"
     if GRID in kinds:
-        return "int8" if any(getattr(step, "activation_bits", None) for step in recipe.steps) else "Fewer bits"
+        return "int8" if any(step.name == "quantize" and step.weight_bits == step.activation_bits == 8 for step in recipe.steps) else "Fewer bits"
     return "Other steps"
 
 
@@ -55,7 +55,12 @@ def value_words(spec: Param, value: object) -> str:
 
 
 def step_words(step: Step) -> str:
-    """A step's title with its first number: `Prune weights 80 %`, `Distill, temperature 4`. Amounts of pictures are left out."""
+    """A step's title with its first number: `Prune weights 80 %`, `Distill, temperature 4`. Amounts of pictures are left out.
+
+    A threshold that is set stands in place of the sparsity that it overrides.
+    """
+    if getattr(step, "threshold", None) is not None:
+        return f"{step.title} below {step.threshold:g}"
     for spec in params(type(step)):
         value = getattr(step, spec.name)
         if spec.type in (int, float) and value is not None and spec.unit != "pictures":

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from core import kept
@@ -36,17 +36,26 @@ def keep(key: str, subject: Compressed) -> None:
     kept.put("prefixes", f"{key}.safetensors", save(copies, {"facts": json.dumps(facts)}))
 
 
+def _as_fresh(tensor: torch.Tensor) -> torch.Tensor:
+    """In the memory order of a fresh state: ties between equal weights, and the last bits of sums, depend on it."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def recall(key: str) -> Compressed | None:
     """The state that `keep` was given under this key, or None."""
     path = kept.get("prefixes", f"{key}.safetensors")
     if path is None:
         return None
-    with safe_open(path, "pt") as stored:
-        facts = json.loads(stored.metadata()["facts"])
-        tensors: dict[str, dict[str, torch.Tensor]] = {}
-        for full in stored.keys():
-            kind, _, name = full.partition("/")
-            tensors.setdefault(kind, {})[name] = stored.get_tensor(full)
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, "pt") as stored:
+            facts = json.loads(stored.metadata()["facts"])
+            for full in stored.keys():
+                kind, _, name = full.partition("/")
+                tensors.setdefault(kind, {})[name] = _as_fresh(stored.get_tensor(full))
+    except SafetensorError:
+        kept.drop(path)
+        return None
     architecture = Architecture.from_json(facts["architecture"])
     module = architecture.build()
     module.load_state_dict(tensors["module"])

@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -176,7 +177,10 @@ def _training(request: dict, job: Job) -> dict:
 def _fetch(request: dict, job: Job) -> dict:
     """Download a dataset in a process of its own, which can be ended when nobody wants it any more."""
     command = [sys.executable, "-m", "core", "datasets", "--fetch", request["dataset"]]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as download:
+    with (
+        tempfile.TemporaryFile("w+") as words,  # not a pipe, which a progress bar that nobody reads would fill
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words) as download,
+    ):
         try:
             job.report({"stage": "download", "fraction": 0.0})
             while download.poll() is None:
@@ -185,7 +189,8 @@ def _fetch(request: dict, job: Job) -> dict:
         except BaseException:
             download.kill()
             raise
-        said = download.stderr.read().strip().splitlines()
+        words.seek(0)
+        said = words.read().strip().splitlines()
     if download.returncode:
         raise ParetoscopeError(said[-1] if said else f"{request['dataset']} could not be downloaded; try again while online.")
     return {"state": COMPLETE, "result": {}}

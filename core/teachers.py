@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from core import kept
@@ -21,7 +22,10 @@ def answers(checkpoint: Checkpoint, dataset: Dataset, images: int, turn=contextl
     name = f"{checkpoint.hash}-{dataset.fingerprint}-{len(pictures)}.safetensors"
     stored = kept.get("teachers", name)
     if stored:
-        return load_file(stored)["logits"]
+        try:
+            return load_file(stored)["logits"]
+        except SafetensorError:
+            kept.drop(stored)
     module = checkpoint.load()
     parts: list[list[torch.Tensor]] = [[], []]
     with torch.inference_mode():

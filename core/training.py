@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from core.datasets import Dataset
+from core.home import write_whole
 from core.recipe import digest
 
 # (logits (B, K), labels (B,), picture numbers (B,), mirrored (B,) bool) -> scalar loss
@@ -97,14 +98,14 @@ def fit(
                     optimizer.step()
                 running += (float(loss.detach()) - running) / (step + 1)
                 done = epoch * steps + step + 1
-                if done % 5 == 0 or step + 1 == steps:
+                if done % 5 == 0 and step + 1 < steps:
                     left = (time.monotonic() - started) / (done - done_before) * (total - done)
                     report({"fraction": done / total, "epoch": epoch + (step + 1) / steps, "epochs": plan.epochs, "loss": running, "seconds_left": left})
-            if watch:
-                top1 = _watch(module, dataset, input_size, watch, turn)
-                report({"fraction": (epoch + 1) / plan.epochs, "epoch": epoch + 1, "epochs": plan.epochs, "loss": running, "top1": top1})
+            seen = {"top1": _watch(module, dataset, input_size, watch, turn)} if watch else {}
             if state:
                 _save(state, module, optimizer, parameters, plan, epoch + 1)
+            left = (time.monotonic() - started) / ((epoch + 1) * steps - done_before) * (total - (epoch + 1) * steps)
+            report({"fraction": (epoch + 1) / plan.epochs, "epoch": epoch + 1, "epochs": plan.epochs, "loss": running, "seconds_left": left} | seen)
     module.eval()
 
 
@@ -165,9 +166,7 @@ def _save(path: Path, module, optimizer, parameters, plan: Plan, epoch: int) -> 
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{number}"] = buffer.contiguous()
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"epoch": str(epoch), "plan": _plan_key(plan)})
-    part.replace(path)
+    write_whole(path, save(tensors, {"epoch": str(epoch), "plan": _plan_key(plan)}))
 
 
 def _restore(path: Path, module, optimizer, parameters, plan: Plan) -> int:

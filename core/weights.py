@@ -187,7 +187,7 @@ class _Straight(nn.Module):
 
 def _round_straight(latent: Tensor, grid: Grid) -> Tensor:
     """Nearest grid value; the gradient is 1 inside the grid's range and 0 outside (arXiv:1308.3432)."""
-    zero = grid.zero_point
+    zero = grid.zero_point.int()  # 16 bits less a zero point leave 16 bits
     low, high = (grid.low - zero) * grid.scale, (grid.high - zero) * grid.scale
     inside = latent.clamp(low, high)
     with torch.no_grad():

@@ -67,6 +67,11 @@ class Work:
         """16 hexadecimal digits over everything that decides the figures: same identity, same result on one machine."""
         return self._identity
 
+    def identity_of(self, checkpoint: zoo.Checkpoint) -> str:
+        """The identity that this work has with a checkpoint that was found already, which spares looking for it."""
+        self.__dict__["checkpoint"] = checkpoint
+        return self.identity()
+
     def prefix_key(self, length: int) -> str:
         """What the first `length` steps make of the checkpoint, whatever it is measured on."""
         part = Work(self.model, self.dataset, self.recipe.prefix(length))
@@ -77,7 +82,7 @@ class Work:
 
     def _ground(self) -> list:
         checkpoint = self.checkpoint
-        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, "torch " + version("torch"), THREADS]
+        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, _torch(), THREADS]
 
     def _teachers(self) -> list[str]:
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]
@@ -92,3 +97,8 @@ class Work:
     @staticmethod
     def from_json(value: dict[str, Any]) -> Work:
         return Work(**(value | {"recipe": Recipe.from_json(value["recipe"])}))
+
+
+@functools.cache
+def _torch() -> str:
+    return "torch " + version("torch")

@@ -95,7 +95,7 @@ def _load_imagenet(module, model: str) -> None:
 
     try:
         stored = torchvision.models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: a download with the wrong hash
         raise NotHere(
             f"ImageNet weights of {model}", f"torchvision could not fetch them ({error})",
             "Train from scratch with --weights none, or run once while online.",
@@ -156,8 +156,13 @@ def checkpoints() -> list[Checkpoint]:
             pair = (card.stem, card.parent.name)
             weights = card.with_suffix(".safetensors")
             if pair not in found and weights.exists():
-                found[pair] = Checkpoint(*pair, weights, json.loads(card.read_text()))
+                found[pair] = Checkpoint(*pair, weights, _card(card, card.stat().st_mtime_ns))
     return list(found.values())
+
+
+@functools.lru_cache(maxsize=256)
+def _card(path: Path, _modified: int) -> dict:
+    return json.loads(path.read_text())
 
 
 def checkpoint(model: str, dataset: str) -> Checkpoint:
@@ -166,9 +171,11 @@ def checkpoint(model: str, dataset: str) -> Checkpoint:
 
     check_model(model)
     family = DATASETS.get(dataset).family
-    for found in checkpoints():
-        if (found.model, found.family) == (model, family):
-            return found
+    for folder in folders():
+        card = folder / family / f"{model}.json"
+        weights = card.with_suffix(".safetensors")
+        if card.exists() and weights.exists():
+            return Checkpoint(model, family, weights, _card(card, card.stat().st_mtime_ns))
     raise NotHere(
         f"A checkpoint of {model} on {dataset}", "none was shipped or trained here yet",
         f"Train one with `python -m core train --model {model} --dataset {dataset}`.",

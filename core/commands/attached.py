@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.commands import terminal
 from core.connection import LOCK, running_office
-from core.errors import Cancelled, ParetoscopeError, StoreError
+from core.errors import Cancelled, StoreError
 from core.home import folder
 from core.locks import FileLock
 from core.machine import machine
@@ -30,7 +30,7 @@ def measured(work: Work, artifact: Path | None, progress) -> dict:
     finally:
         store.close()
     if artifact is not None:
-        _pack(work, artifact)
+        _pack(work, artifact, progress)
     return result
 
 
@@ -46,7 +46,7 @@ def _known(store: Store, work: Work) -> dict | None:
 
 def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
     """Ask the cluster, and follow; None when it knows the run from another machine, or without its latency."""
-    from core.cluster import connect
+    from core.cluster import connect, error_of
 
     if (store.find(work.identity()) or {}).get("state") == COMPLETE:
         return None
@@ -67,7 +67,7 @@ def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
     if row["state"] == CANCELLED:
         raise Cancelled("The run was cancelled.")
     if row["state"] != COMPLETE:
-        raise ParetoscopeError(row["message"] or "The run failed.")
+        raise error_of(row["stage"], row["message"] or "The run failed.")
     return _known(store, work)
 
 
@@ -101,7 +101,7 @@ def _keep(store: Store, result, latencies: list[dict]) -> None:
         lock.give()
 
 
-def _pack(work: Work, path: Path) -> None:
+def _pack(work: Work, path: Path, progress) -> None:
     """Write the packed model of a run that is known: the same steps give the same bytes."""
     from core.commands.threads import use_threads
     from core.turns import Turns
@@ -109,4 +109,4 @@ def _pack(work: Work, path: Path) -> None:
     use_threads(THREADS)
     from core import engine
 
-    engine.pack(work, path, turn=Turns().compute)
+    engine.pack(work, path, turn=Turns().compute, report=progress)

@@ -71,13 +71,18 @@ def list_datasets(given) -> None:
 
 def fetch(name: str) -> None:
     """Download one dataset; raises `BadInput` when there is nothing to download, `NotHere` when it cannot be."""
-    from core.datasets import DATASETS
-    from core.errors import NotHere
+    from core.datasets import DATASETS, load
+    from core.errors import NotHere, ParetoscopeError
 
     source = DATASETS.get(name)
     if source.missing() is None:
-        terminal.say(f"{source.title} is here already.")
-        return
+        try:
+            load(name)
+        except ParetoscopeError as error:  # a damaged file: fetch it again
+            terminal.say(str(error))
+        else:
+            terminal.say(f"{source.title} is here already.")
+            return
     if source.fetch is None:
         raise BadInput(f"{source.title} cannot be downloaded: {source.missing()}")
     terminal.say(f"Downloading {source.title} …")

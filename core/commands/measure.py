@@ -91,14 +91,16 @@ def evaluate_artifact(given) -> None:
 
     use_threads(THREADS)
     from core import artifact, engine
+    from core.architecture import Architecture
     from core.machine import machine
     from core.metrics import size
     from core.turns import Turns
 
     said = artifact.describe(given.artifact)
     recipe = Recipe.from_json(said["recipe"]) if said["recipe"] else Recipe()
-    work = Work(said["architecture"]["model"], given.dataset, recipe, given.split, given.images, latency=False)
-    classes = said["architecture"]["classes"]
+    architecture = Architecture.from_json(said["architecture"])
+    work = Work(architecture.model, given.dataset, recipe, given.split, given.images, latency=False)
+    classes = architecture.classes
     if classes != len(source.classes):
         raise BadArtifact(f"{given.artifact} tells {classes} classes apart, and {given.dataset} has {len(source.classes)}; it takes a dataset with as many.")
     started = time.monotonic()

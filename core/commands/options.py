@@ -35,16 +35,16 @@ def whole(name: str, low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def number(name: str, above: float, high: float) -> Callable[[str], float]:
-    """An option's type: a number above `above`, at most `high`; raises `BadField`, for NaN too."""
+def number(name: str, above: float, high: float, low_too: bool = False) -> Callable[[str], float]:
+    """An option's type: a number above `above`, or from it on, at most `high`; raises `BadField`, for NaN too."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not above < value <= high:
-            raise BadField(name, text, f"a number above {above:g}, at most {high:g}")
+        if not (above < value <= high or low_too and value == above):
+            raise BadField(name, text, f"a number {'from' if low_too else 'above'} {above:g}, at most {high:g}")
         return value
 
     return parse

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from core import checkpoints
 from core.commands import options, terminal
 from core.errors import Cancelled
 from core.recipe import MAX_SEED
@@ -19,6 +20,8 @@ def add(commands) -> None:
     options.model_and_dataset(train)
     train.add_argument("--epochs", type=options.whole("epochs", 1, 1000), metavar="N", help="passes over the pictures; the default suits the model")
     train.add_argument("--learning-rate", type=options.number("learning_rate", 0, 10), metavar="R", help="peak of the one-cycle rate; the default suits it too")
+    train.add_argument("--weight-decay", type=options.number("weight_decay", 0, 1, low_too=True), default=checkpoints.WEIGHT_DECAY, metavar="D",
+                       help="pulls weights towards zero; the default is 0.0005, small models may want less")  # fmt: skip
     train.add_argument("--seed", type=options.whole("seed", 0, MAX_SEED), default=0, metavar="S", help="same seed, same weights (default 0)")
     train.add_argument("--input-size", type=options.whole("input_size", 8, 512), metavar="N", help="pictures are brought to N×N; the default is the dataset's")
     train.add_argument(
@@ -34,7 +37,7 @@ def add(commands) -> None:
 
 
 def train_checkpoint(given) -> None:
-    from core import checkpoints, zoo
+    from core import zoo
     from core.commands.threads import use_threads
     from core.datasets import DATASETS
     from core.turns import Turns
@@ -47,7 +50,8 @@ def train_checkpoint(given) -> None:
     with terminal.Progress(f"{given.model} on {given.dataset}") as progress:
         try:
             made = checkpoints.train(
-                given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, seed=given.seed, size=given.input_size,
+                given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
+                seed=given.seed, size=given.input_size,
                 start=given.weights, out=given.out, turn=Turns().compute, report=progress, command=_command(given),
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -69,7 +73,8 @@ def _command(given) -> str:
     """The line that the card shows; empty, for the usual one, where only the usual options were given."""
     extra = []
     for option, value, usual in (
-        ("--learning-rate", given.learning_rate, None), ("--seed", given.seed, 0), ("--input-size", given.input_size, None),
+        ("--learning-rate", given.learning_rate, None), ("--weight-decay", given.weight_decay, checkpoints.WEIGHT_DECAY),
+        ("--seed", given.seed, 0), ("--input-size", given.input_size, None),
         ("--weights", given.weights, "none"), ("--threads", given.threads, 1),
     ):  # fmt: skip
         if value != usual:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import shutil
 import zlib
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def read_idx(path: Path) -> np.ndarray:
 def originals() -> Path | None:
     """The folder with the four original files: the system package's, or the downloaded one."""
     for folder in (SYSTEM, home() / "datasets" / "FashionMNIST" / "raw"):
-        if (folder / "train-images-idx3-ubyte.gz").exists():
+        if all((folder / f"{part}-{kind}-ubyte.gz").exists() for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")):
             return folder
     return None
 
@@ -81,9 +82,10 @@ def missing_subset() -> NotHere | None:
 
 
 def fetch() -> None:
-    """Download the original files by torchvision into the home folder."""
+    """Download the original files by torchvision into the home folder, anew: it takes a part of a file for the whole."""
     from torchvision.datasets import FashionMNIST
 
+    shutil.rmtree(home() / "datasets" / "FashionMNIST", ignore_errors=True)
     FashionMNIST(str(home() / "datasets"), download=True)
 
 

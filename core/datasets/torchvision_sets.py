@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import functools
+import io
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
-from core.datasets.base import DATASETS, Arrays, Source, stratified_order, take
+from core.datasets.base import DATASETS, SPLITS, Arrays, Source, stratified_order, take
 from core.errors import NotHere
-from core.home import home
+from core.home import home, write_whole
 
 CALIBRATION = 2_000
 
 
-def _open(class_name: str, download: bool = False):
+def place(name: str) -> Path:
+    """The decoded splits, written once after the download; whole or not there."""
+    return home() / "datasets" / f"{name}.npz"
+
+
+def fetch(name: str, class_name: str) -> None:
+    """Download by torchvision, which checks what it finds, and write the decoded splits: reading them imports no torch.
+
+    The official training pictures less 2,000 for calibration; the official test pictures halved.
+    """
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, class_name)
-    return [kind(str(home() / "datasets"), train=train, download=download) for train in (True, False)]
-
-
-def read(class_name: str) -> dict[str, Arrays]:
-    """The official training pictures less 2,000 for calibration; the official test pictures halved."""
-    train, held_out = (_arrays(part) for part in _open(class_name))
+    train, held_out = (_arrays(kind(str(home() / "datasets"), train=part, download=True)) for part in (True, False))
     order, held_order = stratified_order(train[1]), stratified_order(held_out[1])
     half = len(held_order) // 2
-    return {
-        "calibration": take(train, order[:CALIBRATION]),
-        "train": take(train, order[CALIBRATION:]),
-        "validation": take(held_out, held_order[:half]),
-        "test": take(held_out, held_order[half:]),
-    }
+    splits = {
+        "calibration": take(train, order[:CALIBRATION]), "train": take(train, order[CALIBRATION:]),
+        "validation": take(held_out, held_order[:half]), "test": take(held_out, held_order[half:]),
+    }  # fmt: skip
+    packed = io.BytesIO()
+    images = {f"{split}_images": found for split, (found, _labels) in splits.items()}
+    labels = {f"{split}_labels": found for split, (_images, found) in splits.items()}
+    np.savez(packed, **images, **labels)
+    write_whole(place(name), packed.getvalue())
+
+
+def read(name: str, title: str) -> dict[str, Arrays]:
+    try:
+        with np.load(place(name), allow_pickle=False) as stored:
+            return {split: (stored[f"{split}_images"], stored[f"{split}_labels"]) for split in SPLITS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        raise NotHere(title, f"{place(name)} is damaged", f"Run `python -m core datasets --fetch {name}` again.") from None
 
 
 def _arrays(part) -> Arrays:
@@ -39,28 +57,28 @@ def _arrays(part) -> Arrays:
     return np.ascontiguousarray(images), np.asarray(part.targets, dtype=np.int64)
 
 
-def missing(name: str, title: str, marker: str) -> NotHere | None:
-    if (home() / "datasets" / marker).exists():
+def missing(name: str, title: str) -> NotHere | None:
+    if place(name).exists():
         return None
     return NotHere(title, "it has not been downloaded", f"Run `python -m core datasets --fetch {name}` while online.")
 
 
-def _add(name: str, title: str, class_name: str, marker: str, **facts) -> None:
+def _add(name: str, title: str, class_name: str, **facts) -> None:
     DATASETS.add(
         name,
         Source(
-            name=name, title=title, family=name, read=functools.partial(read, class_name),
-            missing=functools.partial(missing, name, title, marker), fetch=functools.partial(_open, class_name, download=True), **facts,
+            name=name, title=title, family=name, read=functools.partial(read, name, title), missing=functools.partial(missing, name, title),
+            fetch=functools.partial(fetch, name, class_name), **facts,
         ),
     )  # fmt: skip
 
 
 _add(
-    "cifar10", "CIFAR-10", "CIFAR10", "cifar-10-batches-py", channels=3, size=32, input_size=32,
+    "cifar10", "CIFAR-10", "CIFAR10", channels=3, size=32, input_size=32,
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), licence="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html", flip=True,
 )  # fmt: skip
 _add(
-    "mnist", "MNIST", "MNIST", "MNIST", channels=1, size=28, input_size=32, classes=tuple("0123456789"),
+    "mnist", "MNIST", "MNIST", channels=1, size=28, input_size=32, classes=tuple("0123456789"),
     mean=(0.1307,), std=(0.3081,), licence="CC BY-SA 3.0, LeCun, Cortes and Burges", flip=False,
 )  # fmt: skip

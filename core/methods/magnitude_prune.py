@@ -35,15 +35,16 @@ class MagnitudePrune(Step):
 @applies(MagnitudePrune)
 def apply(step: MagnitudePrune, subject, context) -> None:
     names = subject.chosen(step.layers)
-    sizes = {name: subject.weights[name].value().abs() for name in names}
-    if step.threshold is not None:
-        kept = {name: size >= step.threshold for name, size in sizes.items()}
-    elif step.scope == "layer":
-        kept = {name: keep_largest([size], step.sparsity)[0] for name, size in sizes.items()}
-    else:
-        kept = dict(zip(names, keep_largest(list(sizes.values()), step.sparsity)))
-    for name in names:
-        subject.set(name, subject.weights[name].pruned(kept[name]))
+    with context.turn():
+        sizes = {name: subject.weights[name].value().abs() for name in names}
+        if step.threshold is not None:
+            kept = {name: size >= step.threshold for name, size in sizes.items()}
+        elif step.scope == "layer":
+            kept = {name: keep_largest([size], step.sparsity)[0] for name, size in sizes.items()}
+        else:
+            kept = dict(zip(names, keep_largest(list(sizes.values()), step.sparsity)))
+        for name in names:
+            subject.set(name, subject.weights[name].pruned(kept[name]))
 
 
 def keep_largest(scores: list, sparsity: float) -> list:

@@ -39,21 +39,21 @@ class Quantize(Step):
 @applies(Quantize)
 def apply(step: Quantize, subject, context) -> None:
     names = subject.chosen(step.layers)
-    values = {name: subject.weights[name].value() for name in names}
-    if step.granularity == "model":
-        grids = _model_grids(values, step)
-    else:
-        grids = {name: _grid(value, step) for name, value in values.items()}
-    for name, grid in grids.items():
-        weight = subject.weights[name].baked()
-        subject.set(name, type(weight)(weight.latent, weight.mask, grid))
+    with context.turn():
+        values = {name: subject.weights[name].value() for name in names}
+        if step.granularity == "model":
+            grids = _model_grids(values, step)
+        else:
+            grids = {name: _grid(value, step) for name, value in values.items()}
+        for name, grid in grids.items():
+            weight = subject.weights[name].baked()
+            subject.set(name, type(weight)(weight.latent, weight.mask, grid))
     if step.activation_bits is not None:
         from core.activations import observe, sites
 
         on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
-        with context.turn():
-            around = sites(subject.module, on_grids)
-            subject.activations = observe(subject.module, list(context.calibration(500)), step.activation_bits, around)
+        around = sites(subject.module, on_grids)
+        subject.activations = observe(subject.module, list(context.calibration(500)), step.activation_bits, around, context.turn)
 
 
 def _grid(value, step: Quantize):

@@ -63,17 +63,19 @@ def signature(subject: Compressed, runtime: str, threads: int = 1, batch: int = 
     return digest(json.dumps(facts, sort_keys=True))
 
 
-def latencies(subject: Compressed, base: Compressed, book: Book | None = None, exclusive=contextlib.nullcontext) -> tuple[list[dict], int]:
+def latencies(
+    subject: Compressed, base: Compressed, book: Book | None = None, exclusive=contextlib.nullcontext, turn=contextlib.nullcontext
+) -> tuple[list[dict], int]:
     """The latency rows of a subject beside its baseline, and its `deployed_bytes`: the .onnx file that would run.
 
     ONNX Runtime in float32 and eager PyTorch always; ONNX Runtime in int8 where the recipe's grids allow it. What the
-    book lacks is measured inside `exclusive()`. A graph that is the baseline's own has its baseline's row, ratio 1.
+    book lacks is exported inside `turn()` and measured inside `exclusive()`. A graph that is the baseline's own has its baseline's row, ratio 1.
     """
     from core.runtimes.onnx import int8_possible
 
     book = book or _MEMORY
     kinds = [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]
-    rows = [_row(kind, subject, base, book, exclusive) for kind in kinds]
+    rows = [_row(kind, subject, base, book, exclusive, turn) for kind in kinds]
     runs_as = INT8 if INT8 in kinds else FLOAT32
     return rows, next(row["file_bytes"] for row in rows if row["runtime"] == runs_as)
 
@@ -81,13 +83,15 @@ def latencies(subject: Compressed, base: Compressed, book: Book | None = None, e
 _MEMORY = Memory()
 
 
-def _row(runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive) -> dict:
+def _row(runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive, turn) -> dict:
     reference = EAGER if runtime == EAGER else FLOAT32
     mine, theirs = signature(subject, runtime), signature(base, reference)
     row = book.find(mine, theirs, runtime)
     if row is None:
-        candidate, file_bytes = _callable(runtime, subject)
-        baseline = candidate if mine == theirs else _callable(reference, base)[0]
+        with turn():
+            candidate, file_bytes = _callable(runtime, subject)
+        with turn():
+            baseline = candidate if mine == theirs else _callable(reference, base)[0]
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
         row = {"runtime": runtime, "threads": 1, "batch": 1, "signature": mine, "file_bytes": file_bytes} | measured

@@ -18,6 +18,7 @@ from pages.ui.status import BUSY, IDLE, status
 @st.fragment(key=acts.LIVE)
 def dataset(name: str, absent: NotHere) -> None:
     """The reason, and the one action that gets it; where it can be downloaded, a button does the same."""
+    _refused()
     st.info(str(absent), icon=":material/database_off:")
     if DATASETS.get(name).fetch is None:
         return
@@ -46,6 +47,7 @@ def checkpoint(view: View, absent: NotHere) -> None:
         st.error(str(error))
         return
     running = row is not None and row["state"] in OPEN
+    _refused()
     with st.container(key="training", border=True):
         st.markdown(f"**{view.model} has no trained weights for this dataset yet.** It can be trained here, from torchvision's plain architecture.")
         if running:
@@ -63,6 +65,12 @@ def checkpoint(view: View, absent: NotHere) -> None:
             chart(charts.curve(row["curve"], THEME), key="curve-chart", height="340px", label="Learning curve", name="learning-curve")
     _pulse(running, "training")
     _leave_when_done(row)
+
+
+def _refused() -> None:
+    refused = state.session().pop("refused", "")
+    if refused:
+        st.error(refused)
 
 
 def _pulse(running: bool, doing: str) -> None:
@@ -100,7 +108,10 @@ def _newest(kind: str, model: str, dataset: str) -> dict | None:
 
 
 def _ask(job) -> None:
-    state.session()["job"] = job(services.cluster())
+    try:
+        state.session()["job"] = job(services.cluster())
+    except ParetoscopeError as error:
+        state.session()["refused"] = str(error)
     st.rerun(acts.LIVE)
 
 

@@ -54,7 +54,11 @@ def go(identity: str) -> None:
 
 def pick(id: str, rows: Callable[[str], dict | None]) -> None:
     """Take a point's recipe back, and its model if that is another."""
-    row = rows(id)
+    try:
+        row = rows(id)
+    except ParetoscopeError as error:
+        state.session()["refused"] = str(error)
+        st.rerun([LIVE, CONTROLS])
     if row is None:
         return
     state.session()["phase"] = "rest"

@@ -10,10 +10,10 @@ import streamlit as st
 from core.points import PREVIEW, bytes_words, count_words, indistinct, signed
 
 
-def cards(here: Mapping | None, baseline: Mapping | None, waiting: bool) -> None:
-    """Accuracy, Download, Latency and MACs of the run at hand, each against the baseline."""
+def cards(here: Mapping | None, baseline: Mapping | None, waiting: bool, stale: bool = False) -> None:
+    """Accuracy, Download, Latency and MACs of the run at hand, each against the baseline; dimmed while they are of the one before."""
     here = here or {}
-    st.html(f'<div class="cards">{_accuracy(here)}{_download(here, baseline)}{_latency(here, waiting)}{_macs(here, baseline)}</div>')
+    st.html(f'<div class="cards{" stale" if stale else ""}">{_accuracy(here)}{_download(here, baseline)}{_latency(here, waiting)}{_macs(here, baseline)}</div>')
 
 
 def baseline_line(baseline: Mapping | None, card: Mapping) -> str:

@@ -10,6 +10,7 @@ from core import answers, zoo
 from core.points import value_words
 from core.recipe import Recipe
 from pages.ui import acts, chips, edits, follow, services, state, sweep, words
+from pages.ui.frame import guard
 from pages.ui.link import View
 from pages.ui.slider import RELEASE, slider
 
@@ -19,7 +20,11 @@ BITS = (2, 3, 4, 5, 6, 7, 8, 16, edits.BITS_OFF)
 
 @st.fragment(key=acts.CONTROLS)
 def controls() -> None:
-    view = state.view()
+    with guard():
+        _draw(state.view())
+
+
+def _draw(view: View) -> None:
     with st.container(key="controls", gap=None):
         _presets(view)
         _sparsity(view)

@@ -118,12 +118,17 @@ def _compare() -> None:
         "Top-1": lambda row: f"{row['top1']:.2f} % ({row['top1_low']:.2f}…{row['top1_high']:.2f})",
         "Against baseline, paired": _gained,
         **{axis.title: (lambda row, axis=axis: axis.words(row[axis.name])) for axis in AXES.values() if axis.name != "ratio"},
-        "Latency ratio": lambda row: times_words(row["ratio"]) + (" not distinguishable" if indistinct(row, "ratio_low", "ratio_high", 1) else ""),
+        "Latency ratio": _ratio,
         "Parameters, non-zero": lambda row: f"{count_words(row['parameters'])}, {count_words(row['nonzero'])}",
     }
     st.table({"": list(lines)} | {letter: [line(row) for line in lines.values()] for letter, row in pinned})
     if len(pinned) > 1:
         st.caption(_between(pinned))
+
+
+def _ratio(row: dict) -> str:
+    said = times_words(row["ratio"]) + (" not distinguishable" if indistinct(row, "ratio_low", "ratio_high", 1) else "")
+    return said + (", another machine" if row["elsewhere"] and row["ratio"] is not None else "")
 
 
 def _gained(row: dict) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from core import gallery
 from core.recipe import GRID, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, params
 
 ORDER = {STRUCTURE: 0, PRUNE: 1, TRAIN: 2, GRID: 3, REPAIR: 4}  # where a new step goes, if nobody says otherwise
@@ -14,11 +15,7 @@ BITS_OFF = 32
 WEIGHTS, CHANNELS = "magnitude_prune", "channel_prune"
 
 # What the explorer's own controls add, where it is not the step's default; the gallery's runs are made of the same.
-ADDED = {
-    "quantize": {"clipping": "mse"},
-    "distill": {"epochs": 1, "images": 6000, "learning_rate": 0.02},
-    "finetune": {"epochs": 2, "images": 4000, "learning_rate": 0.02},
-}
+ADDED = {"quantize": {"clipping": "mse"}, "distill": gallery.DISTILL, "finetune": gallery.FINETUNE}
 
 
 def find(recipe: Recipe, *names: str) -> int | None:
@@ -80,7 +77,8 @@ def set_sparsity(recipe: Recipe, value: float, name: str) -> Recipe:
     if at is None:
         return add(recipe, name, sparsity=value)
     if recipe.steps[at].name == name:
-        return set_field(recipe, at, "sparsity", value)
+        unset = {"threshold": None} if hasattr(recipe.steps[at], "threshold") else {}
+        return put(recipe, at, dataclasses.replace(recipe.steps[at], sparsity=value, **unset))
     kept = {"layers": recipe.steps[at].layers}
     return add(remove(recipe, at), name, sparsity=value, **kept)
 
@@ -104,16 +102,18 @@ def bits(recipe: Recipe) -> int:
 
 
 def set_int8(recipe: Recipe, on: bool) -> Recipe:
-    """Activations in 8 bits; weights join them at 8 bits when they were not rounded yet."""
+    """Weights and activations in 8 bits, which is what int8 kernels run; off, the weights' bits stay."""
     at = find(recipe, "quantize")
     if at is None:
         return add(recipe, "quantize", weight_bits=8, activation_bits=8, clipping="minmax") if on else recipe
-    return set_field(recipe, at, "activation_bits", 8 if on else None)
+    if not on:
+        return set_field(recipe, at, "activation_bits", None)
+    return put(recipe, at, dataclasses.replace(recipe.steps[at], weight_bits=8, activation_bits=8))
 
 
 def int8(recipe: Recipe) -> bool:
     at = find(recipe, "quantize")
-    return at is not None and recipe.steps[at].activation_bits is not None
+    return at is not None and recipe.steps[at].weight_bits == recipe.steps[at].activation_bits == 8
 
 
 def set_temperature(recipe: Recipe, value: float) -> Recipe:

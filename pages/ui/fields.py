@@ -16,8 +16,11 @@ Change = Callable[[str, object, str], None]  # field name, new value, phase ("dr
 
 
 def draw(step: Step, key: str, on_change: Change) -> None:
-    """Every field of `step`. `on_change` is called before the next run of the page."""
+    """Every field of `step` that counts: a threshold that is set leaves no sparsity. `on_change` is called before the next run of the page."""
+    overridden = {"sparsity"} if getattr(step, "threshold", None) is not None else set()
     for spec in params(type(step)):
+        if spec.name in overridden:
+            continue
         one(spec, getattr(step, spec.name), f"{key}-{spec.name}", functools.partial(on_change, spec.name))
 
 

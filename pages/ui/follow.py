@@ -13,13 +13,13 @@ from typing import Any
 from core.errors import Cancelled, ParetoscopeError
 from core.points import PREVIEW, point
 from core.recipe import Recipe
-from core.store import CANCELLED, OPEN, SUPERSEDED
+from core.store import CANCELLED, COMPLETE, OPEN, SUPERSEDED
 from core.work import Work
 from pages.ui import edits
 from pages.ui.known import Known, seconds_a_picture
 
 DRAG_SECONDS, REST_SECONDS = 0.06, 0.25  # of evaluation in one preview
-PATIENCE = {"drag": 0.4, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
+PATIENCE = {"drag": 0.2, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
 SOON, LATER, SELDOM = 0.05, 0.3, 1.0
 PREVIEWS_KEPT = 64
@@ -51,6 +51,11 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
     if row is not None and (stored is None or stored["state"] not in OPEN):
         session["last"] = row
         return Look(here=row)
+    if stored is not None and stored["state"] == COMPLETE:  # it was completed since the shelf was looked at
+        stored = session["promised"] = None
+        if session.get("completed") != work.identity():
+            session["completed"] = work.identity()
+            return Look(here=session.get("last"), stale=True, again=SOON)
     look = Look(run=_submitted(work, stored, session))
     ended = look.run is not None and look.run["state"] not in OPEN
     if ended and (look.run["stage"] == SUPERSEDED or session.get("go") == work.identity()):
@@ -114,7 +119,8 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
     elif phase == "drag" or session.get("flight"):
         last = session.get("last")  # better than a point that vanishes
         if last and (last["model"], last["dataset"]) == (work.model, work.dataset):
-            look.here, look.stale = last, last["state"] != PREVIEW  # the preview of a place just passed needs no excuse
+            # the preview of a place just passed needs no excuse while it moves on
+            look.here, look.stale = last, phase == "rest" or last["state"] != PREVIEW
 
 
 def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any], seen) -> None:
@@ -134,6 +140,8 @@ def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any]
     if flight and (phase == "drag" or (flight["identity"] == identity and flight["asked"] >= wanted)):
         return
     session["flight"] = {"identity": identity, "work": work, "asked": wanted, "look": cluster.preview(session["lane"], work, wanted)}
+    if identity in seen:  # the short look of the drag can be drawn; the longer one takes its place when it comes
+        return
     if not landed or phase == "rest":
         _land(session, seen, patience)
 

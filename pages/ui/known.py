@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core import pareto
+from core import pareto, zoo
+from core.datasets import DATASETS
+from core.errors import NotHere
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
 from core.store import COMPLETE, Store
+from core.work import Work
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Shelf:
         self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
         self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
         self._right: dict[str, np.ndarray] = {}
+        self._current: dict[tuple[str, str], bool] = {}
         self._ties: dict[tuple, set[str]] = {}
         for result in shipped:
             self._add(result)
@@ -57,12 +61,26 @@ class Shelf:
         with self._lock:
             self._refresh()
             rows = [row for row in self._rows.values() if row["dataset"] == dataset and row["split"] == split]
+        family = DATASETS.get(dataset).family
+        here = {found.model: found for found in zoo.checkpoints() if found.family == family}
+        rows = [row for row in rows if row["model"] in here and self._is_current(row, here[row["model"]])]
         own = [row for row in rows if row["model"] == model]
         return Known(
             [row for row in own if row["family"] != "Baseline"],
             next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own),
             [row for row in rows if row["model"] != model and row["family"] != "Baseline"],
         )
+
+    def _is_current(self, row: Mapping, checkpoint: zoo.Checkpoint) -> bool:
+        """Whether a run is of the checkpoint, the data and the engine that are here now, over the whole split."""
+        key = (row["identity"], checkpoint.hash)
+        if key not in self._current:
+            work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
+            try:
+                self._current[key] = work.identity_of(checkpoint) == row["identity"]
+            except NotHere:  # another model's checkpoint taught it, which has gone
+                self._current[key] = False
+        return self._current[key]
 
     def _refresh(self) -> None:
         revision = self._store.revision()
@@ -81,14 +99,14 @@ class Shelf:
     def _add(self, result: Mapping) -> None:
         if not result.get("metrics") or not result["metrics"].get("artifact_bytes"):
             return
-        place = (result["model"], result["dataset"], result["split"], Recipe.from_json(result["recipe"]).key())
+        place = (result["model"], result["dataset"], result["split"], result["identity"])
         foreign = (result.get("machine") or {}).get("id") != self._machine
         known = self._rows.get(place)
         if foreign and known is not None and place not in self._foreign:
             return  # what was measured here stays
         timed = self._timed_here(result) if foreign else result
         row = point(timed or result, elsewhere=foreign and timed is None)
-        row["identity"], row["baseline"] = result.get("identity"), result.get("baseline")
+        row["identity"], row["baseline"], row["foreign"] = result.get("identity"), result.get("baseline"), foreign
         row["graph"] = (latency(result["metrics"]) or {}).get("signature")
         row["pictures"] = sum(step.epochs * step.images for step in Recipe.from_json(result["recipe"]).steps if step.kind == TRAIN)
         if foreign:
@@ -152,13 +170,19 @@ def _from_runs(rows: list[dict]) -> dict | None:
 
 
 def seconds_a_picture(rows: Iterable[Mapping], macs: float | None) -> float:
-    """How long training takes here for one picture: by the runs that trained here, else by the model's arithmetic.
+    """How long training takes here for one picture of a model of so many `macs`: by the runs that trained here, else by arithmetic.
 
-    The guess of 10 GMAC/s and half a millisecond a picture is on the safe side of what one core of 2026 does.
+    Other models' runs are scaled by their multiply-adds. The guess of 10 GMAC/s and half a millisecond a picture is on the
+    safe side of what one core of 2026 does.
     """
+    guess = _guess(macs or 4e7)
     seen = [
-        row["seconds"]["compress"] / row["pictures"]
+        row["seconds"]["compress"] / row["pictures"] * guess / _guess(row["macs"])
         for row in rows
-        if row.get("pictures") and row["seconds"].get("compress", 0) > 1 and not row["elsewhere"]  # quicker ones found their training kept
+        if row.get("pictures") and row["seconds"].get("compress", 0) > 1 and not row["foreign"]  # quicker ones found their training kept
     ]
-    return statistics.median(seen) if seen else (macs or 4e7) / 1e10 + 5e-4
+    return statistics.median(seen) if seen else guess
+
+
+def _guess(macs: float) -> float:
+    return macs / 1e10 + 5e-4

@@ -6,6 +6,7 @@ import streamlit as st
 
 from core import charts, pareto
 from core.errors import ParetoscopeError
+from core.points import MEASURED
 from core.recipe import Recipe
 from core.work import Work
 from pages.ui import acts, controls, services, state, words
@@ -26,9 +27,13 @@ def live() -> None:
     phase = session.get("phase", "rest")
     known, look, work = Known(), Look(), None
     try:
-        known = services.shelf().known(view.model, view.dataset)
         work = Work(view.model, view.dataset, view.recipe)
-        look = follow(work, phase, known, services.cluster().find(work.identity()), services.cluster(), session)
+        stored = services.cluster().find(work.identity())
+        known = services.shelf().known(view.model, view.dataset)
+        if session.get("lit_temperature") is not None:  # no point is invented for a temperature: measured runs light up
+            look = Look(here=session.get("last"), stale=True)
+        else:
+            look = follow(work, phase, known, stored, services.cluster(), session)
         _measure_baseline(work, known, session)
         if phase == "rest":
             _time_here(view, known, look, session)
@@ -39,10 +44,20 @@ def live() -> None:
     with st.container(key="saying", horizontal=True, vertical_alignment="top", gap="xsmall", wrap=False):
         _sentence(view, known, look, answer)
         _actions(view, work, look)
-    cards(look.here, known.baseline, look.running)
+    cards(look.here, known.baseline, look.running, look.stale)
+    _renew_header(known, session)
     _status(look)
     if phase == "rest":
         state.publish()
+
+
+def _renew_header(known: Known, session) -> None:
+    """The baseline's line is above this fragment: draw it anew when the baseline was measured or timed meanwhile."""
+    base = known.baseline
+    shown = (base["id"], base["elsewhere"], base["ms_p50"]) if base else None
+    before, session["baseline_shown"] = session.get("baseline_shown", shown), shown
+    if shown != before and base is not None and session.get("phase", "rest") == "rest":
+        st.rerun("app")
 
 
 def _measure_baseline(work: Work, known: Known, session) -> None:
@@ -101,7 +116,7 @@ def _lit(known: Known) -> set[str]:
 def _sentence(view: View, known: Known, look: Look, answer) -> None:
     text = words.sentence(look.here, known.baseline, look.before_recovery)
     if look.stale:
-        text = f'<span class="tag">previewing</span> before this: {text}'
+        text = f'<span class="tag">previewing this recipe</span> the one before it: {text}'
     if look.problem:
         text = f'<span class="tag wrong">{words.escape(look.problem)}</span>'
     elif look.asks_seconds:
@@ -125,7 +140,7 @@ def _actions(view: View, work: Work | None, look: Look) -> None:
         if opened.open:
             with opened:
                 chart(charts.curve(look.run["curve"], THEME), key="curve-chart", height="260px", label="Learning curve", name="learning-curve")
-    if look.here and not look.running:
+    if look.here and look.here["state"] == MEASURED and not look.running and not look.stale:
         with st.popover("Why?", key="why", type="tertiary"):
             for paragraph in words.why(view.recipe, look.here):
                 st.markdown(paragraph)

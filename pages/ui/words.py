@@ -108,7 +108,9 @@ def budget_answer(rows: Sequence[Mapping], limits: Sequence[Limit], answer: Answ
 
 def _figures(row: Mapping) -> str:
     found = f"{row['top1']:.2f} %, {AXES['artifact_bytes'].words(row['artifact_bytes'])}"
-    return found + (f", {row['ratio']:.2f} × latency" if row.get("ratio") is not None else "")
+    if row.get("ratio") is None:
+        return found
+    return found + f", {row['ratio']:.2f} × latency" + (" (another machine)" if row["elsewhere"] else "")
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from core import activations
 from core.architecture import Architecture
 from core.errors import BadInput
 from core.folding import LARGEST_BIAS, fold, integers, trace
+from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
 from core.weights import ActivationGrid, Compressed, Weight
@@ -185,7 +186,7 @@ def test_the_rounded_model_trains_the_layers_of_the_module():
 
 def quantized(module: nn.Module, **fields) -> Compressed:
     subject = Compressed.of(module, Architecture("resnet18", 10, 32))
-    quantize(Quantize(weight_bits=8, **fields), subject, None)
+    quantize(Quantize(weight_bits=8, **fields), subject, Context(None, None))
     return subject
 
 

@@ -278,7 +278,17 @@ def test_train_makes_a_checkpoint_with_a_card(call, home, tmp_path, five_layer_c
 
 
 def test_the_usual_training_command_is_left_to_the_card():
-    usual = {"model": "m", "dataset": "d", "epochs": 3, "learning_rate": None, "seed": 0, "input_size": None, "weights": "none", "threads": 1}
+    usual = {
+        "model": "m",
+        "dataset": "d",
+        "epochs": 3,
+        "learning_rate": None,
+        "weight_decay": 5e-4,
+        "seed": 0,
+        "input_size": None,
+        "weights": "none",
+        "threads": 1,
+    }
     assert train._command(type("Given", (), usual)) == ""
 
 

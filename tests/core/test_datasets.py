@@ -189,10 +189,19 @@ def test_a_downloaded_dataset_is_split_like_the_others(home, monkeypatch):
             (folder / f"{part}-{kind}-ubyte").write_bytes(gzip.decompress((folder / f"{part}-{kind}-ubyte.gz").read_bytes()))
     monkeypatch.setattr(torchvision_sets, "CALIBRATION", 40)
     source = DATASETS.get("mnist")
+    assert source.missing() is not None, "what torchvision left is not yet ours"
+    source.fetch()
     assert source.missing() is None
     dataset = Dataset(source, source.read())
     assert {split: len(dataset.split(split)) for split in SPLITS} == {"train": 260, "calibration": 40, "validation": 30, "test": 30}
     assert dataset.split("train").images.shape[1:] == (1, 28, 28)
+
+
+def test_a_damaged_download_says_how_to_mend_it(home):
+    torchvision_sets.place("cifar10").parent.mkdir(parents=True)
+    torchvision_sets.place("cifar10").write_bytes(b"PK not a whole archive")
+    with pytest.raises(NotHere, match=r"is damaged\. Run `python -m core datasets --fetch cifar10` again\."):
+        DATASETS.get("cifar10").read()
 
 
 def test_an_unknown_dataset_or_split_names_the_choices():

@@ -88,6 +88,15 @@ def test_preview_skips_training_and_settles_on_nested_pictures():
     assert whole["images"] == 400 and whole["metrics"]["top1"] == exact.metrics["top1"] and whole["difference"] == exact.difference
 
 
+def test_a_kept_prefix_gives_the_very_same_weights():
+    """Many quantized weights tie, so which of them are pruned depends on their order in memory."""
+    asked = work({"step": "quantize", "weight_bits": 3}, {"step": "finetune", "images": 200, "learning_rate": 0.01}, PRUNE)
+    fresh, recalled = engine.compress(asked), engine.compress(asked)
+    for name, weight in fresh.weights.items():
+        assert (weight.value() == recalled.weights[name].value()).all() and (weight.mask == recalled.weights[name].mask).all()
+        assert weight.value().stride() == recalled.weights[name].value().stride()
+
+
 def test_timing_a_run_trains_nothing(monkeypatch):
     from core import training
     from core.metrics import latency

@@ -10,6 +10,7 @@ from scipy import stats
 
 from core.architecture import Architecture
 from core.machine import machine
+from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
 from core.metrics import latency
@@ -170,7 +171,7 @@ def test_a_signature_knows_neither_values_nor_zeros_nor_codes():
     plain, changed = subject(), subject()
     for name, weight in changed.weights.items():
         changed.set(name, weight.pruned(torch.rand_like(weight.latent) > 0.5))
-    quantize(Quantize(weight_bits=4), changed, None)
+    quantize(Quantize(weight_bits=4), changed, Context(None, None))
     for kind in (FLOAT32, EAGER):
         assert signature(changed, kind) == signature(plain, kind)
 
@@ -186,7 +187,7 @@ def test_a_signature_knows_shapes_runtime_threads_and_batch():
 def test_an_int8_signature_knows_what_is_on_grids_but_not_which_grids():
     first, second, partial = subject(), subject(), subject()
     for one, layers, scale in [(first, "all", 0.1), (second, "all", 0.2), (partial, "inner", 0.1)]:
-        quantize(Quantize(weight_bits=8, layers=layers), one, None)
+        quantize(Quantize(weight_bits=8, layers=layers), one, Context(None, None))
         one.activations = {"x": ActivationGrid(scale, 0, 8)}
     assert signature(first, INT8) == signature(second, INT8)
     assert signature(first, INT8) != signature(partial, INT8)
@@ -227,7 +228,7 @@ def test_what_is_in_the_book_is_not_measured_again(quick):
 
 def test_an_int8_recipe_has_three_rows_and_deploys_its_int8_file(quick):
     base, small = subject(), subject()
-    quantize(Quantize(weight_bits=8), small, None)
+    quantize(Quantize(weight_bits=8), small, Context(None, None))
     from core.activations import observe
 
     small.activations = observe(small.module, [torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))], 8)

@@ -16,6 +16,7 @@ from core.architecture import Architecture
 from core.datasets import load
 from core.errors import BadInput
 from core.folding import fold
+from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
 from core.runtimes import onnx as runtime
@@ -45,7 +46,7 @@ def pictures(count: int, size: int = 32) -> torch.Tensor:
 
 def eight_bits(subject: Compressed, calibration: torch.Tensor, **fields) -> Compressed:
     """8-bit weights by the step itself, 8-bit activations from `calibration`."""
-    quantize(Quantize(weight_bits=8, **fields), subject, None)
+    quantize(Quantize(weight_bits=8, **fields), subject, Context(None, None))
     subject.activations = activations.observe(subject.module, calibration.split(250), 8)
     return subject
 
@@ -151,7 +152,7 @@ def test_the_codes_of_the_recipe_are_what_is_stored():
 
 def test_layers_without_a_grid_stay_float32():
     subject = subject_of(settled(FiveLayers()))
-    quantize(Quantize(weight_bits=8, layers="inner"), subject, None)
+    quantize(Quantize(weight_bits=8, layers="inner"), subject, Context(None, None))
     sites = activations.sites(subject.module, [name for name, weight in subject.weights.items() if weight.grid is not None])
     subject.activations = activations.observe(subject.module, [pictures(16)], 8, sites)
     model = runtime.export_int8(subject)
@@ -166,14 +167,14 @@ def test_layers_without_a_grid_stay_float32():
 def test_the_reasons_against_int8():
     subject = subject_of(FiveLayers().eval())
     assert "weights as floating-point" in runtime.int8_possible(subject)
-    quantize(Quantize(weight_bits=8), subject, None)
+    quantize(Quantize(weight_bits=8), subject, Context(None, None))
     assert "activations as floating-point" in runtime.int8_possible(subject)
     subject.activations = {"x": ActivationGrid(0.1, 0, 6)}
     assert "has 6 bits" in runtime.int8_possible(subject)
     subject.activations = {"x": ActivationGrid(0.1, 0, 8)}
     assert runtime.int8_possible(subject) is None
     for fields, words in [({"weight_bits": 4}, "has 4 bits"), ({"weight_bits": 8, "symmetric": False}, "not centred on zero")]:
-        quantize(Quantize(**fields), subject, None)
+        quantize(Quantize(**fields), subject, Context(None, None))
         assert words in runtime.int8_possible(subject)
         with pytest.raises(BadInput, match=words):
             runtime.export_int8(subject)

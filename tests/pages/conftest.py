@@ -11,6 +11,7 @@ import core.methods  # noqa: F401
 from core import cluster, gallery
 from core.recipe import Recipe
 from core.store import Store, blank_row
+from core.work import Work
 
 MODELS = {"resnet18": (92.0, 44_700_000), "squeezenet1_1": (90.0, 2_900_000)}
 PRUNE, BITS, REPAIR = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}
@@ -31,7 +32,8 @@ def result(model: str, steps: list[dict], number: int = 0, machine: str = "elsew
     top1, size = MODELS[model]
     recipe = Recipe.from_json({"steps": steps})
     return {
-        "model": model, "dataset": "fashion_mnist", "recipe": recipe.to_json(), "key": recipe.key(), "identity": f"{model}-{recipe.key()}",
+        "model": model, "dataset": "fashion_mnist", "recipe": recipe.to_json(), "key": recipe.key(),
+        "identity": Work(model, "fashion_mnist", recipe).identity(),
         "split": "validation", "machine": {"id": machine, "cpu": "a CPU"}, "baseline": metrics(top1, size),
         "metrics": metrics(top1 - number, size / (1 + 5 * number)), "difference": {"top1": -number, "low": -number - 0.3, "high": -number + 0.3},
         "seconds": {"compress": 2.0, "evaluate": 3.0, "total": 6.0}, "date": "2026-11-22T10:00:00+00:00",

@@ -114,5 +114,14 @@ def test_estimates_learn_from_what_trained_here(notes):
     recipe = edits.add(Recipe(), "distill", epochs=1, images=10_000)
     assert estimate_recipe(Recipe(), known) == 0
     guess = estimate_recipe(recipe, known)
-    known.rows.append(known.rows[0] | {"pictures": 1000, "seconds": {"compress": 100.0}, "elsewhere": False})
-    assert estimate_recipe(recipe, known) == 1000 > guess
+    trained = {"pictures": 1000, "seconds": {"compress": 100.0}, "foreign": False}
+    known.rows.append(known.rows[0] | trained)
+    assert estimate_recipe(recipe, known) == pytest.approx(1000) and 1000 > guess
+    known.rows[-1] |= {"macs": known.rows[0]["macs"] / 10}  # what a small model took is scaled to this one's arithmetic
+    assert estimate_recipe(recipe, known) > 3000
+
+
+def test_a_run_completed_between_two_looks_is_no_failure(notes, session):
+    stored = blank_row(work().identity(), state="COMPLETE")
+    seen = look(notes, session, work(), "rest", stored)
+    assert not seen.problem and seen.again

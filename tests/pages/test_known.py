@@ -2,7 +2,9 @@
 
 import pytest
 
+from core.recipe import Recipe
 from core.store import Store
+from core.work import Work
 from pages.ui.known import Shelf
 from tests.pages.conftest import PRUNE, REPAIR, TRIED, result, shipped
 
@@ -45,10 +47,24 @@ def test_a_new_run_appears_at_the_next_look(store):
     assert known.baseline["artifact_bytes"] == 44_700_000  # from what the run recorded of it
 
 
+def measured(model: str, dataset: str, **facts) -> dict:
+    recipe = Recipe.from_json({"steps": [PRUNE]})
+    return result("resnet18", [PRUNE], 1) | {"model": model, "dataset": dataset, "identity": Work(model, dataset, recipe, **facts).identity()}
+
+
 def test_other_datasets_and_splits_stay_out(store):
-    shelf = Shelf(store, [result("resnet18", [PRUNE], 1) | {"split": "test"}, result("resnet18", [PRUNE], 1) | {"dataset": "digits"}], "here")
+    rows = [measured("resnet18", "fashion_mnist", split="test") | {"split": "test"}, measured("mobilenet_v3_small", "digits")]
+    shelf = Shelf(store, rows, "here")
     assert shelf.known("resnet18", "fashion_mnist").rows == []
-    assert len(shelf.known("resnet18", "digits").rows) == 1
+    assert len(shelf.known("mobilenet_v3_small", "digits").rows) == 1
+
+
+def test_runs_of_another_checkpoint_or_of_part_of_the_split_stay_out(store, checkpoints):
+    whole, part = measured("resnet18", "fashion_mnist"), measured("resnet18", "fashion_mnist", images=100)
+    shelf = Shelf(store, [whole, part], "here")
+    assert [row["identity"] for row in shelf.known("resnet18", "fashion_mnist").rows] == [whole["identity"]]
+    (checkpoints / "resnet18.safetensors").write_bytes(b"trained anew")
+    assert shelf.known("resnet18", "fashion_mnist").rows == []
 
 
 def timed(row: dict, signature: str) -> dict:

@@ -172,10 +172,11 @@ function mix(one, other, share) {
 
 function csv(gd) {
   const quote = (value) => `"${String(value ?? "").replace(/<br>/g, "; ").replace(/<[^>]+>/g, "").replaceAll('"', '""')}"`;
-  const lines = [["series", "run", gd._fullLayout.xaxis?.title?.text ?? "x", "top1_percent", "description"].map(quote).join(",")];
+  const { scene } = gd.layout, titles = scene ? [scene.xaxis.title.text, scene.yaxis.title.text] : [gd._fullLayout.xaxis?.title?.text ?? "x"];
+  const lines = [["series", "run", ...titles, "top1_percent", "description"].map(quote).join(",")];
   for (const trace of gd.data) {
     if (!trace.customdata) continue;
-    trace.x.forEach((x, at) => { if (x != null) lines.push([quote(trace.name), quote(trace.customdata[at]?.[0]), x, trace.y[at], quote(trace.text?.[at])].join(",")); });
+    trace.x.forEach((x, at) => { if (x != null) lines.push([quote(trace.name), quote(trace.customdata[at]?.[0]), x, trace.y[at], ...(scene ? [trace.z[at]] : []), quote(trace.text?.[at])].join(",")); });
   }
   return lines.join("\n") + "\n";
 }

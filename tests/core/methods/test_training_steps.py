@@ -51,6 +51,14 @@ def test_training_keeps_masks_and_grids(step, subject, context):
     assert not any(hasattr(layer, "parametrizations") for layer in subject.module.modules())
 
 
+def test_sixteen_bits_beside_a_zero_point_do_not_overflow(subject, context):
+    before = {name: weight.value().clone() for name, weight in subject.weights.items()}
+    apply(Quantize(weight_bits=16, symmetric=False), subject, context)
+    apply(Finetune(images=128, learning_rate=0.0001), subject, context)
+    for name, weight in subject.weights.items():
+        torch.testing.assert_close(weight.value(), before[name], atol=0.01, rtol=0.01)
+
+
 def test_training_rounds_activations_as_they_will_run(subject, context, monkeypatch):
     from core import activations
 
