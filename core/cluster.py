@@ -10,6 +10,7 @@ A lane is one person's sliders. Runs are followed by reading the store. Imports 
 
 from __future__ import annotations
 
+import base64
 import itertools
 import threading
 import time
@@ -156,6 +157,10 @@ class Cluster:
         DATASETS.get(dataset)
         identity = digest(f"fetch {dataset}")
         return self._submit_job({"op": "submit", "kind": "fetch", "identity": identity, "dataset": dataset, "request": {"dataset": dataset}})
+
+    def keep(self, result: dict, predicted: bytes, latencies: list[dict]) -> None:
+        """Have the store's writer keep a run that was computed elsewhere on this machine, with what was timed for it."""
+        self._connection.send({"op": "keep", "result": result, "predicted": base64.b64encode(predicted).decode(), "latencies": latencies})
 
     def cancel(self, identity: str) -> None:
         """Stop a WAITING or RUNNING job; its row says CANCELLED within a second."""

@@ -13,6 +13,7 @@ decided in one place. Imports no torch.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import queue
@@ -147,6 +148,10 @@ class Scribe:
                 self._cancel(request["identity"], {"state": CANCELLED, "message": "Cancelled.", "stage": None})
             case "lane":
                 self._leave(request["lane"], request["identity"])
+            case "keep":  # what a command computed by itself
+                values = {"owner": self.owner, "origin": "here"}
+                self._results[request["result"]["identity"]] = (request["result"], base64.b64decode(request["predicted"]), values)
+                self._latencies += request["latencies"]
             case other:
                 raise ValueError(f"unknown request {other!r}")
 

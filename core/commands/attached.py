@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.commands import terminal
 from core.connection import LOCK, running_office
-from core.errors import Cancelled, StoreError
+from core.errors import Cancelled, ClusterError, StoreError
 from core.home import folder
 from core.locks import FileLock
 from core.machine import machine
@@ -88,14 +88,19 @@ def _here(store: Store, work: Work, artifact: Path | None, progress) -> dict:
 
 
 def _keep(store: Store, result, latencies: list[dict]) -> None:
-    """Write to the store, unless a cluster process was started meanwhile: it is the only writer while it lives."""
+    """Write to the store, or have it written by the cluster process where one lives: it is the only writer then."""
+    from core.cluster import connect
+
     lock = FileLock(folder() / LOCK)
-    if not lock.take():
-        return
     try:
-        store.complete(result.identity, result.to_json(), result.predicted, origin="here")
-        store.add_latencies(latencies)
-    except StoreError as error:
+        if lock.take():
+            store.complete(result.identity, result.to_json(), result.predicted, origin="here")
+            store.add_latencies(latencies)
+        else:
+            cluster = connect(start=False, store=store)
+            cluster.keep(result.to_json(), result.predicted, latencies)
+            cluster.close()
+    except (StoreError, ClusterError) as error:
         terminal.say(f"The run is measured but not kept: {error}")
     finally:
         lock.give()

@@ -238,6 +238,12 @@ def test_a_run_is_left_to_the_cluster_where_one_runs(home, tmp_path):
         assert row["owner"] and row["metrics"] == json.loads(done.stdout)["metrics"]
         again = process(*asked, "--artifact", str(tmp_path / "model.psc"))
         assert again.stdout == done.stdout and (tmp_path / "model.psc").stat().st_size == row["metrics"]["artifact_bytes"]
+        path.write_text('{"steps": [{"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}]}')
+        shipped = process("run", "--model", "squeezenet1_1", "--dataset", "fashion_mnist", "--recipe", str(path), "--no-latency", "--json")
+        end = time.monotonic() + 20
+        while Store().find(json.loads(shipped.stdout)["identity"])["origin"] != "here":
+            assert time.monotonic() < end, "what was measured here takes the place of what was shipped"
+            time.sleep(0.1)
     finally:
         process("cluster", "--stop")
 

@@ -128,6 +128,15 @@ def test_progress_becomes_a_row_and_a_curve_that_stays_short(scribe, store):
     assert store.find("r")["curve"] is None and store.find("r")["fraction"] == 0
 
 
+def test_what_a_command_computed_is_kept(scribe, store):
+    result = answer("own")["result"]
+    latency = {"signature": "s", "baseline_signature": "b", "machine_id": "m", "runtime": "r", "threads": 1, "batch": 1}
+    latency |= {"row": {"ratio": 1.0}, "measured_at": 0.0}
+    request(scribe, {"op": "keep", "result": result, "predicted": "AQA=", "latencies": [latency]})
+    assert store.find("own")["origin"] == "here" and store.predicted("own") == b"\x01\x00"
+    assert store.latencies("m") == {("s", "b", "r"): {"ratio": 1.0}}
+
+
 def test_late_words_of_a_former_attempt_are_not_heard(scribe, store):
     request(scribe, submit("r"))
     former = scribe.client.futures[0]
