@@ -66,3 +66,12 @@ def test_a_later_grid_bakes_the_earlier_one(subject, context):
 def test_activation_grids_are_set_from_calibration_pictures(subject, context):
     apply(Quantize(weight_bits=8, activation_bits=8), subject, context)
     assert subject.activations and all(grid.bits == 8 and grid.scale > 0 and 0 <= grid.zero_point <= 255 for grid in subject.activations.values())
+
+
+def test_a_preview_clips_by_a_sample_and_a_run_by_all():
+    rows = torch.randn(8, 50_000, generator=torch.Generator().manual_seed(3))
+    rows[:, 0] = 12.0  # far out, so that clipping pays
+    step = Quantize(weight_bits=4, clipping="mse")
+    whole, sampled = _fit(rows, step)[0], _fit(rows, step, 20_000)[0]
+    assert (whole < 12 / 7).all()
+    torch.testing.assert_close(sampled, whole, rtol=0.25, atol=0)
