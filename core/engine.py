@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMPRESS_SHARE, EVALUATE_SHARE = 0.5, 0.4  # of a run's progress; measuring latency is the rest
 PREVIEW_CALIBRATION = 100  # pictures a step may read while a preview is made
 SMALLEST_BATCH, LARGEST_BATCH = 64, 250
-BATCH_MACS = 3_000_000_000  # about 0.1 s of one thread: how long a waiting preview may have to wait
+BATCH_MACS = 5_000_000_000  # about 0.15 s of one thread: how long a waiting preview may have to wait
 
 
 @dataclass(frozen=True)

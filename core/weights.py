@@ -113,7 +113,10 @@ class Compressed:
     def set(self, name: str, weight: Weight) -> None:
         """Give a weight its new state, and the module the value of it."""
         self.weights[name] = weight
-        self.module.get_parameter(name).data = weight.value()  # not copied into: the latent may be what it holds now
+        parameter, value = self.module.get_parameter(name), weight.value()
+        if value.shape == parameter.shape and value.stride() != parameter.stride():
+            value = torch.empty_like(parameter).copy_(value)  # depthwise kernels with other strides run five times slower
+        parameter.data = value  # not copied into: the latent may be what it holds now
 
     def chosen(self, layers: str) -> list[str]:
         """The names of the weights that a step's `layers` field means; raises `BadField` when that is none.

@@ -39,6 +39,8 @@ class Quantize(Step):
 
 @applies(Quantize)
 def apply(step: Quantize, subject, context) -> None:
+    from core.weights import Weight
+
     names = subject.chosen(step.layers)
     with context.turn():
         values = {name: subject.weights[name].value() for name in names}
@@ -48,8 +50,7 @@ def apply(step: Quantize, subject, context) -> None:
         else:
             grids = {name: _grid(value, step, sample) for name, value in values.items()}
         for name, grid in grids.items():
-            weight = subject.weights[name].baked()
-            subject.set(name, type(weight)(weight.latent, weight.mask, grid))
+            subject.set(name, Weight(values[name], subject.weights[name].mask, grid))
     if step.activation_bits is not None:
         from core.activations import observe, sites
 
