@@ -18,8 +18,8 @@ from core.work import Work
 from pages.ui import edits
 from pages.ui.known import Known, seconds_a_picture
 
-DRAG_SECONDS, REST_SECONDS = 0.06, 0.25  # of evaluation in one preview
-PATIENCE = {"drag": 0.2, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
+DRAG_SECONDS, REST_SECONDS = 0.03, 0.25  # of evaluation in one preview
+PATIENCE = {"drag": 0.3, "rest": 0.45}  # seconds that a run of the page waits for a preview before it draws without
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
 SOON, LATER, SELDOM = 0.05, 0.3, 1.0
 PREVIEWS_KEPT = 64
@@ -64,7 +64,10 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
         look.problem = look.run.get("message") or ("The run was cancelled." if look.run["state"] == CANCELLED else "The run failed.")
     _preview(work, phase, cluster, session, look)
     if phase == "rest" and not look.running and not ended:
-        _submit(work, known, cluster, session, look)
+        if look.again == SOON and look.here is not None and session.get("drawn") != work.identity():
+            session["drawn"] = work.identity()  # the preview goes on screen first; the run would take the processor from it
+        else:
+            _submit(work, known, cluster, session, look)
     if look.running:
         whole = look.run.get("preview")
         if whole and whole.get("metrics"):  # everything but the latency is measured already
@@ -102,7 +105,8 @@ def estimate_recipe(recipe: Recipe, known: Known) -> float:
 def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> None:
     """The best preview there is of this recipe; failing that, while one is under way, what was seen last."""
     seen: OrderedDict[str, dict] = session.setdefault("previews", OrderedDict())
-    wanted = DRAG_SECONDS if phase == "drag" else REST_SECONDS
+    identity = work.identity()
+    wanted = REST_SECONDS if phase == "rest" and identity in seen else DRAG_SECONDS  # a short look first, then the longer one
     if not look.problem:
         try:
             _ask(work, wanted, phase, cluster, session, seen)
@@ -110,9 +114,9 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
             pass  # another tab of this session, or a newer position, took its place
         except ParetoscopeError as error:
             look.problem = str(error)
-    if session.get("flight"):
+    found = seen.get(identity)
+    if session.get("flight") or phase == "rest" and found is not None and found["asked"] < REST_SECONDS and not look.problem:
         look.again = SOON
-    found = seen.get(work.identity())
     if found is not None:
         look.here, look.before_recovery = found["point"], found["before_recovery"]
         session["last"] = look.here

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core import charts, pareto
 from core.errors import ParetoscopeError
-from core.points import MEASURED
+from core.points import MEASURED, PREVIEW
 from core.recipe import Recipe
 from core.work import Work
 from pages.ui import acts, controls, services, state, words
@@ -84,12 +84,13 @@ def _time_here(view: View, known: Known, look: Look, session) -> None:
 def _chart(view: View, known: Known, look: Look, answer) -> None:
     pinned = [row for row in (known.find(id) for id in view.pins) if row]
     session = state.session()
-    session["room"] = [*session.get("room", ())[-100:], look.here] if session.get("phase") == "drag" and look.here else []
+    moving = look.here and (session.get("phase") == "drag" or look.here["state"] == PREVIEW)
+    session["room"] = [*session.get("room", ())[-100:], look.here] if moving else []
     figure = charts.figure(
         known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
         others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
         fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None, ties=services.shelf().ties(known, view.x),
-        room=session["room"],  # while something is dragged the frame may grow, but not shrink
+        room=session["room"],  # until what was dragged is measured the frame may grow, but not shrink
     )  # fmt: skip
     chart(
         figure, key="chart", height=HEIGHT, glides=not view.three_d, listens=True, name=f"{view.model}-{view.dataset}",

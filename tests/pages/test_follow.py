@@ -24,6 +24,15 @@ def look(notes, session, asked, phase, stored=None):
     return follow(asked, phase, services.shelf().known(asked.model, asked.dataset), stored, notes, session)
 
 
+def rest(notes, session, asked, stored=None):
+    """What is seen after the looks that the page's pulse makes by itself."""
+    for _ in range(3):
+        seen = look(notes, session, asked, "rest", stored)
+        if seen.running:
+            break
+    return seen
+
+
 def test_dragging_previews_and_submits_nothing(notes, session):
     seen = look(notes, session, work(), "drag")
     assert notes.asked == [("preview", work().recipe.key(), DRAG_SECONDS)]
@@ -31,8 +40,10 @@ def test_dragging_previews_and_submits_nothing(notes, session):
 
 
 def test_resting_previews_longer_and_submits(notes, session):
+    seen = look(notes, session, work(), "rest")  # a short look is drawn before the run takes the processor
+    assert notes.asked == [("preview", work().recipe.key(), DRAG_SECONDS)] and seen.again and not seen.running
     seen = look(notes, session, work(), "rest")
-    assert notes.asked == [("preview", work().recipe.key(), REST_SECONDS), ("submit", work().recipe.key())]
+    assert notes.asked[1:] == [("preview", work().recipe.key(), REST_SECONDS), ("submit", work().recipe.key())]
     assert seen.running and seen.again
 
 
@@ -67,19 +78,18 @@ def test_a_measured_run_that_is_left_is_called_stale(notes, session):
 
 
 def test_a_promised_run_is_not_asked_for_twice(notes, session):
-    look(notes, session, work(), "rest")
-    seen = look(notes, session, work(), "rest")
-    assert [entry[0] for entry in notes.asked] == ["preview", "submit"] and seen.running
+    seen = rest(notes, session, work())
+    assert [entry[0] for entry in notes.asked] == ["preview", "preview", "submit"] and seen.running
 
 
 def test_long_training_waits_for_a_word(notes, session):
     long = Work("resnet18", "fashion_mnist", edits.add(work().recipe, "distill", epochs=50, images=60000))
-    seen = look(notes, session, long, "rest")
+    seen = rest(notes, session, long)
     assert seen.asks_seconds > 30 and "submit" not in [entry[0] for entry in notes.asked]
     session["go"] = long.identity()
-    assert look(notes, session, long, "rest").running
+    assert rest(notes, session, long).running
     short = Work("resnet18", "fashion_mnist", edits.add(work().recipe, "distill", epochs=1, images=500))
-    assert look(notes, session, short, "rest").running
+    assert rest(notes, session, short).running
 
 
 def test_measured_but_for_its_latency_is_shown_as_measured(notes, session):
@@ -96,12 +106,12 @@ def test_a_failed_run_says_why_and_is_run_again_on_request(notes, session):
     seen = look(notes, session, work(), "rest", stored)
     assert seen.problem == "The disk is full." and not seen.running
     session["go"] = work().identity()
-    assert look(notes, session, work(), "rest", stored).running
+    assert rest(notes, session, work(), stored).running
 
 
 def test_a_superseded_run_begins_anew(notes, session):
     stored = blank_row(work().identity(), state="CANCELLED", stage="superseded")
-    assert look(notes, session, work(), "rest", stored).running
+    assert rest(notes, session, work(), stored).running
 
 
 def test_an_error_of_a_preview_is_a_sentence(notes, session):

@@ -2,7 +2,7 @@
 // While only the last two traces (the ring and the point at hand) move, they glide there by Plotly.animate, which is several times cheaper.
 // trigger values: "pick" (the id of a clicked run), "pin" (the same with shift held).
 // state value "drag": what a slider elsewhere on the page said while it was dragged, so that this chart's fragment answers it at once.
-const GLIDE_MS = 160;
+const GLIDE_MS = 70;
 const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
 const HOME_ICON = { width: 24, height: 24, path: "M12 4l9 8h-3v8h-5v-5h-2v5H6v-8H3z" };
 const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
