@@ -175,8 +175,10 @@ class Connection:
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
         if self.client is not None:
-            with contextlib.suppress(Exception):  # what was asked last; a cluster that dies now has nobody to tell
-                self._deliver()
+            try:
+                self._deliver()  # what was asked last
+            except Exception as error:  # Dask's, of whatever kind
+                logging.getLogger("paretoscope").warning("the last requests did not reach the cluster: %r", error)
         self._disconnect()
 
     def _connect(self) -> None:

@@ -55,7 +55,7 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
         stored = session["promised"] = None
         if session.get("completed") != work.identity():
             session["completed"] = work.identity()
-            return Look(here=session.get("last"), stale=True, again=SOON)
+            return Look(here=last_seen(work, session), stale=True, again=SOON)
     look = Look(run=_submitted(work, stored, session))
     ended = look.run is not None and look.run["state"] not in OPEN
     if ended and (look.run["stage"] == SUPERSEDED or session.get("go") == work.identity()):
@@ -102,6 +102,12 @@ def estimate_recipe(recipe: Recipe, known: Known) -> float:
     return passed * seconds_a_picture([*known.rows, *known.others], macs) if passed else 0.0
 
 
+def last_seen(work: Work, session: dict[str, Any]) -> dict | None:
+    """What was shown last of this model and data, which is better than a point that vanishes."""
+    last = session.get("last")
+    return last if last and (last["model"], last["dataset"]) == (work.model, work.dataset) else None
+
+
 def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> None:
     """The best preview there is of this recipe; failing that, while one is under way, what was seen last."""
     seen: OrderedDict[str, dict] = session.setdefault("previews", OrderedDict())
@@ -121,8 +127,8 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
         look.here, look.before_recovery = found["point"], found["before_recovery"]
         session["last"] = look.here
     elif phase == "drag" or session.get("flight"):
-        last = session.get("last")  # better than a point that vanishes
-        if last and (last["model"], last["dataset"]) == (work.model, work.dataset):
+        last = last_seen(work, session)
+        if last:
             # the preview of a place just passed needs no excuse while it moves on
             look.here, look.stale = last, phase == "rest" or last["state"] != PREVIEW
 

@@ -12,7 +12,7 @@ from core.work import Work
 from pages.ui import acts, controls, services, state, words
 from pages.ui.cards import cards
 from pages.ui.chart import THEME, chart
-from pages.ui.follow import LATER, SELDOM, Look, follow
+from pages.ui.follow import LATER, SELDOM, Look, follow, last_seen
 from pages.ui.known import Known
 from pages.ui.link import View
 from pages.ui.status import BUSY, IDLE, WRONG, status
@@ -31,7 +31,7 @@ def live() -> None:
         stored = services.cluster().find(work.identity())
         known = services.shelf().known(view.model, view.dataset)
         if session.get("lit_temperature") is not None:  # no point is invented for a temperature: measured runs light up
-            look = Look(here=session.get("last"), stale=True)
+            look = Look(here=last_seen(work, session), stale=True)
         else:
             look = follow(work, phase, known, stored, services.cluster(), session)
         _measure_baseline(work, known, session)
