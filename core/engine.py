@@ -115,7 +115,7 @@ def pack(work: Work, path: Path, *, turn=contextlib.nullcontext, report=lambda e
 
 
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
-    """The metrics so far: as many pictures as fit in `seconds`, training steps skipped, sizes estimated.
+    """The metrics so far: as many pictures as fit in `seconds` beside the compressing, at least one batch, training steps skipped, sizes estimated.
 
     `before_recovery` says that a training step was skipped whose result is not kept from before.
     """
@@ -129,10 +129,12 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     compressed = time.monotonic()
     module = _measurable(subject)
     predictions = accuracy.evaluate(
-        module, dataset, subject.architecture.input_size, work.split, work.images, batch_size=SMALLEST_BATCH, seconds=seconds, turn=turn
-    )
+        module, dataset, subject.architecture.input_size, work.split, work.images, batch_size=SMALLEST_BATCH,
+        seconds=max(0.0, seconds - (compressed - started)), turn=turn,
+    )  # fmt: skip
     evaluated = time.monotonic()
-    base = _baseline_predictions(work, len(predictions), hooks)
+    with turn():  # and if a newer position came meanwhile, this is where it takes over
+        base = _baseline_predictions(work, len(predictions), hooks)
     metrics = accuracy.summary(predictions) | {
         "parameters": cost.parameters(subject.module), "nonzero": cost.nonzero(subject.module),
         "macs": cost.macs(subject.module, subject.architecture.input_size), "paper_bytes": size.paper_bytes(subject),

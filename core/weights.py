@@ -9,17 +9,16 @@ values at all times: whoever measures sees plain weights. Methods change states 
 from __future__ import annotations
 
 import contextlib
-import copy
-import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from core.architecture import Architecture
-from core.errors import BadField
+from core.recipe import choose
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Weight:
     def value(self) -> Tensor:
         """The plain float32 weight that is measured and stored."""
         value = self.grid.value() if self.grid is not None else self.latent
-        return value if self.mask is None else (value * self.mask).add_(0.0)  # adding 0 turns −0 into +0
+        return value if self.mask is None else _masked(value.detach(), self.mask)
 
     def pruned(self, keep: Tensor) -> Weight:
         """Narrow the mask to `keep` (bool); the grid stays, and its codes there become the zero point."""
@@ -107,8 +106,12 @@ class Compressed:
     @staticmethod
     def of(module: nn.Module, architecture: Architecture) -> Compressed:
         """A fresh state around a copy of `module`, which stays untouched."""
-        module = copy.deepcopy(module).eval()
+        module = clone(module).eval()
         return Compressed(module, architecture, {name: Weight(parameter.detach()) for name, parameter in weights_of(module)})
+
+    def value(self, name: str) -> Tensor:
+        """What a weight is worth now, without computing it anew; not to be changed in place."""
+        return self.module.get_parameter(name).detach()
 
     def set(self, name: str, weight: Weight) -> None:
         """Give a weight its new state, and the module the value of it."""
@@ -119,27 +122,50 @@ class Compressed:
         parameter.data = value  # not copied into: the latent may be what it holds now
 
     def chosen(self, layers: str) -> list[str]:
-        """The names of the weights that a step's `layers` field means; raises `BadField` when that is none.
-
-        "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names.
-        """
-        names = list(self.weights)
-        if layers == "all":
-            return names
-        if layers == "inner":
-            return names[1:-1]
-        patterns = [pattern.strip() for pattern in layers.split(",") if pattern.strip()]
-        layer = {name: name.rpartition(".")[0] for name in names}
-        found = [name for name in names if any(fnmatch.fnmatchcase(layer[name], p) or fnmatch.fnmatchcase(name, p) for p in patterns)]
-        if not found:
-            raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {layer[names[0]]!r} or {layer[names[-1]]!r}")
-        return found
+        """The names of the weights that a step's `layers` field means; raises `BadField` when that is none."""
+        return choose(list(self.weights), layers)
 
     def rebuild(self) -> None:
         """After a structural change of the module: take new latents, and find the masks again where the weight is 0."""
         masked = {name for name, weight in self.weights.items() if weight.mask is not None}
         self.weights = {name: Weight(parameter.detach(), (parameter.detach() != 0) if name in masked else None) for name, parameter in weights_of(self.module)}
         self.architecture = self.architecture.of(self.module)
+
+
+def _masked(value: Tensor, mask: Tensor) -> Tensor:
+    """value · mask, with +0 where it is 0. By numpy where both lie alike in memory: torch takes three times as long for a mask of bools."""
+    if value.stride() != mask.stride() or not (value.is_contiguous() or _channels_last(value)):
+        return (value * mask).add_(0.0)  # adding 0 turns −0 into +0
+    row = np.multiply(flat(value).numpy(), flat(mask).numpy())
+    row += 0.0
+    return unflat(torch.from_numpy(row), value)
+
+
+def clone(module: nn.Module) -> nn.Module:
+    """A copy of a network with tensors of its own, ten times quicker than `copy.deepcopy`, which follows every plain attribute too.
+
+    Attributes that are neither tensors nor modules are shared; parametrizations and hooks that hold the module itself are not supported.
+    """
+    made: dict[int, nn.Module] = {}
+
+    def copied(original: nn.Module) -> nn.Module:
+        if id(original) not in made:
+            new = made[id(original)] = original.__class__.__new__(original.__class__)
+            new.__dict__ = original.__dict__.copy()
+            new._parameters = {
+                name: None if parameter is None else nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                for name, parameter in original._parameters.items()
+            }
+            new._buffers = {name: None if buffer is None else buffer.detach().clone() for name, buffer in original._buffers.items()}
+            new._modules = {name: None if part is None else copied(part) for name, part in original._modules.items()}
+        return made[id(original)]
+
+    return copied(module)
+
+
+def nonzeros(tensor: Tensor) -> int:
+    """How many elements are not 0; numpy counts bools ten times quicker than torch counts floats."""
+    return int(np.count_nonzero(flat(tensor.detach() != 0).numpy()))
 
 
 def flat(tensor: Tensor) -> Tensor:

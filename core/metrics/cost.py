@@ -18,6 +18,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import Permute, StochasticDepth
 
 from core.architecture import probe
+from core.weights import nonzeros
 
 REMEMBERED = 256  # networks
 
@@ -44,7 +45,7 @@ def parameters(module: nn.Module) -> int:
 
 def nonzero(module: nn.Module) -> int:
     """How many of the parameters are not zero."""
-    return sum(int(parameter.detach().count_nonzero()) for parameter in module.parameters())
+    return sum(nonzeros(parameter) for parameter in module.parameters())
 
 
 def macs(module: nn.Module, input_size: int) -> int:

@@ -16,7 +16,7 @@ from torch import nn
 
 from core import artifact
 from core.recipe import Recipe
-from core.weights import Compressed, Weight, weights_of
+from core.weights import Compressed, Weight, nonzeros, weights_of
 
 
 def paper_bytes(subject: Compressed) -> int:
@@ -41,7 +41,7 @@ def _weight_bytes(weight: Weight, value: torch.Tensor) -> float:
     count = stored = value.numel()
     positions = 0.0
     if weight.mask is not None:
-        stored = int(torch.count_nonzero(value))
+        stored = nonzeros(value)
         positions = count * _entropy(stored / count) / 8
     if weight.grid is None:
         return 4 * stored + positions

@@ -74,4 +74,4 @@ def test_a_preview_clips_by_a_sample_and_a_run_by_all():
     step = Quantize(weight_bits=4, clipping="mse")
     whole, sampled = _fit(rows, step)[0], _fit(rows, step, 20_000)[0]
     assert (whole < 12 / 7).all()
-    torch.testing.assert_close(sampled, whole, rtol=0.25, atol=0)
+    torch.testing.assert_close(sampled, whole, rtol=0.35, atol=0)  # it tries ranges three times as far apart
