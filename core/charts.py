@@ -96,7 +96,7 @@ def figure(
     """
     rows = [row for row in rows if row.get(x) and row.get("top1") is not None]
     if three_d:
-        return _figure_3d(rows, x, third or ("ratio" if x != "ratio" else "artifact_bytes"), baseline, live, theme)
+        return _figure_3d(rows, x, third or ("macs" if x != "macs" else "artifact_bytes"), baseline, live, pins, lit, fits, theme)
     on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN})
     everything = [*rows, *(row for row in (*room, baseline, live) if row and row.get(x) and row.get("top1") is not None)]
     x_range, y_range = _ranges(everything, [row for row in (*room, live) if row and row.get("top1") is not None], x)
@@ -291,19 +291,38 @@ def _one(theme: Theme) -> dict:
     return {"type": "line", "x0": 1, "x1": 1, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": theme.muted, "width": 1, "dash": "dot"}}
 
 
-def _figure_3d(rows, x: str, third: str, baseline, live, theme: Theme) -> dict:
-    """Accuracy over two axes at once; the front is that of all three objectives."""
+def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme: Theme) -> dict:
+    """Accuracy over two axes at once; the front is that of all three objectives. A trace has one opacity there, so each look is a trace."""
     rows = [row for row in rows if row.get(third)]
     on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN, third: pareto.MIN})
     data = []
     for name, (colour, _) in STYLES.items():
-        for kept, opacity, suffix in ((True, 1.0, ""), (False, 0.3, ", dominated")):
-            members = [row for row, on in zip(rows, on_front) if row["family"] == name and bool(on) is kept]
+        of_family: dict[str, list] = {"": [], "dominated": [], "lit": [], "outside the budgets": []}
+        for row, on in zip(rows, on_front):
+            if row["family"] == name:
+                out = fits is not None and row["id"] not in fits
+                of_family["outside the budgets" if out else "lit" if row["id"] in lit else "" if on else "dominated"].append(row)
+        looks = {"": (colour, 1.0, 5), "dominated": (colour, 0.3, 5), "lit": (theme.ink, 1.0, 8), "outside the budgets": (theme.muted, 0.15, 5)}
+        first = True
+        for look, members in of_family.items():
             if members:
-                data.append(_cloud(members, x, third, name + suffix, colour, opacity, "circle", 5) | {"legendgroup": name, "showlegend": kept})
+                drawn = _cloud(members, x, third, f"{name}, {look}" if look else name, *looks[look][:2], "circle", looks[look][2])
+                data.append(drawn | {"legendgroup": name, "showlegend": first, "name": name if first else drawn["name"]})
+                first = False
     for row, name, symbol in ((baseline, "Baseline", "diamond"), (live, "You are here", "circle-open")):
         if row and row.get(x) and row.get(third):
             data.append(_cloud([row], x, third, name, theme.ink, 1.0, symbol, 9))
+    lettered = [(letter, row) for letter, row in zip("ABCD", pins) if row.get(x) and row.get(third)]
+    if lettered:
+        drawn = _cloud([row for _, row in lettered], x, third, "Pinned", theme.ink, 1.0, "circle", 5)
+        drawn |= {
+            "mode": "text",
+            "text": [f"<b>{letter}</b>" for letter, _ in lettered],
+            "textposition": "top center",
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+        data.append({key: value for key, value in drawn.items() if key != "hovertemplate"})
     line = {"gridcolor": theme.grid, "zeroline": False, "color": theme.ink, "backgroundcolor": "rgba(0,0,0,0)"}
     return {
         "data": data,

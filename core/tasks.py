@@ -148,22 +148,24 @@ def _store() -> Store:
 
 
 def _run(request: dict, job: Job) -> dict:
-    module = engine()
-    book = LatencyBook(_store(), job.send, module.machine()["id"])
-    with job.turn():
-        _use_threads(1)
-    result = module.run(module.Work.from_json(request["work"]), turn=job.turn, exclusive=job.exclusive, report=job.report, book=book)
+    module, work, hooks = _engaged(request, job)
+    result = module.run(work, **hooks)
     return {"state": COMPLETE, "result": result.to_json(), "predicted": result.predicted}
 
 
 def _timing(request: dict, job: Job) -> dict:
+    module, work, hooks = _engaged(request, job)
+    return {"state": COMPLETE, "result": {"identity": work.identity(), "metrics": module.timed(work, **hooks)}}
+
+
+def _engaged(request: dict, job: Job) -> tuple[Any, Any, dict]:
+    """The engine, the work that is asked for, and how the engine meets this job; torch is left one thread."""
     module = engine()
-    book = LatencyBook(_store(), job.send, module.machine()["id"])
+    hooks = {"turn": job.turn, "exclusive": job.exclusive, "report": job.report, "book": LatencyBook(_store(), job.send, module.machine()["id"])}
     work = module.Work.from_json(request["work"])
     with job.turn():
         _use_threads(1)
-    found = module.timed(work, turn=job.turn, exclusive=job.exclusive, report=job.report, book=book)
-    return {"state": COMPLETE, "result": {"identity": work.identity(), "metrics": found}}
+    return module, work, hooks
 
 
 def _training(request: dict, job: Job) -> dict:

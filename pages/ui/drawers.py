@@ -10,6 +10,7 @@ import streamlit as st
 from core.charts import AXES
 from core.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
+from pages.ui.frame import guard
 from pages.ui.link import View
 
 KEY = " &ensp; ".join((
@@ -18,6 +19,7 @@ KEY = " &ensp; ".join((
 
 
 @st.fragment(key=acts.DRAWERS)
+@guard()
 def drawers() -> None:
     view = state.view()
     with st.container(key="drawers", horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
@@ -25,13 +27,15 @@ def drawers() -> None:
             _runs()
         if st.button("Code", key="code", icon=":material/code:", type="tertiary"):
             _code()
-        if len(view.pins) >= 2 and st.button(f"Compare {len(view.pins)} pinned", key="compare", icon=":material/compare_arrows:", type="tertiary"):
+        pinned = _pinned(view) if len(view.pins) >= 2 else []
+        if len(pinned) >= 2 and st.button(f"Compare {len(pinned)} pinned", key="compare", icon=":material/compare_arrows:", type="tertiary"):
             _compare()
         st.space("stretch")
         st.html(f'<span class="key">{KEY}</span>', width="content")
 
 
 @st.dialog("Runs", width="large")
+@guard()
 def _runs() -> None:
     view = state.view()
     known = services.shelf().known(view.model, view.dataset)
@@ -105,13 +109,10 @@ def python(view: View) -> str:
 
 
 @st.dialog("Compare", width="large")
+@guard()
 def _compare() -> None:
     view = state.view()
-    known = services.shelf().known(view.model, view.dataset)
-    pinned = [(letter, row) for letter, row in zip("ABCD", (known.find(id) for id in view.pins)) if row]
-    if not pinned:
-        st.caption("The pinned runs are not on this machine; run them again to compare them.")
-        return
+    pinned = _pinned(view)
     lines = {
         "Model": lambda row: row["model"],
         "Recipe": lambda row: row["words"],
@@ -122,8 +123,13 @@ def _compare() -> None:
         "Parameters, non-zero": lambda row: f"{count_words(row['parameters'])}, {count_words(row['nonzero'])}",
     }
     st.table({"": list(lines)} | {letter: [line(row) for line in lines.values()] for letter, row in pinned})
-    if len(pinned) > 1:
-        st.caption(_between(pinned))
+    st.caption(_between(pinned))
+
+
+def _pinned(view: View) -> list[tuple[str, dict]]:
+    """The pinned runs that are here, each with its letter."""
+    known = services.shelf().known(view.model, view.dataset)
+    return [(letter, row) for letter, row in zip("ABCD", (known.find(id) for id in view.pins)) if row]
 
 
 def _ratio(row: dict) -> str:
