@@ -48,7 +48,7 @@ def facts(model: str) -> dict:
         "macs": cost.macs(module, size),
         "smallest_input": size,
         "input_step": input_step(model, size),
-        "layers": sum(1 for _ in weights_of(module)),
+        "weights": [name for name, _parameter in weights_of(module)],
         "batch_norm": any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()),
         "imagenet_weights": len(torchvision.models.get_model_weights(model)) > 0,
         "channel_prunable": channel_prunable(model, size),

@@ -7,6 +7,7 @@ JSON form, the command line, the contract tests) works from those fields. Import
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass
@@ -204,6 +205,23 @@ class Recipe:
             where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise BadRecipe(f'The recipe is not JSON{where}; it takes the form {{"seed": 0, "steps": […]}}.') from None
         return Recipe.from_json(value)
+
+
+def choose(names: list[str], layers: str) -> list[str]:
+    """The weights among `names` ("layer1.0.conv1.weight") that a step's `layers` field means; raises `BadField` when that is none.
+
+    "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names.
+    """
+    if layers == "all":
+        return names
+    if layers == "inner":
+        return names[1:-1]
+    patterns = [pattern.strip() for pattern in layers.split(",") if pattern.strip()]
+    layer = {name: name.rpartition(".")[0] for name in names}
+    found = [name for name in names if any(fnmatch.fnmatchcase(layer[name], p) or fnmatch.fnmatchcase(name, p) for p in patterns)]
+    if not found:
+        raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {layer[names[0]]!r} or {layer[names[-1]]!r}")
+    return found
 
 
 def check_order(steps: tuple[Step, ...]) -> None:

@@ -12,7 +12,7 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, zoo
 from core.datasets import DATASETS, load
 from core.errors import BadField, BadRecipe
-from core.recipe import Recipe, digest
+from core.recipe import Recipe, choose, digest
 
 MEASURED_SPLITS = ("validation", "test")
 THREADS = 1  # of every worker: gradients differ between one thread and two
@@ -39,6 +39,7 @@ class Work:
             raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
         for step in self.recipe.steps:
             step.check_model(self.model)
+            choose(zoo.models()[self.model]["weights"], getattr(step, "layers", "all"))
         if self.split not in MEASURED_SPLITS:
             raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
         if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):

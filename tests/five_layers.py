@@ -9,7 +9,15 @@ from torch import nn
 from torchvision.models._api import register_model
 
 NAME = "five_layers"
-FACTS = {"name": NAME, "family": "test", "parameters": 2000, "macs": 300_000, "smallest_input": 16, "layers": 5, "batch_norm": True}
+FACTS = {
+    "name": NAME,
+    "family": "test",
+    "parameters": 2000,
+    "macs": 300_000,
+    "smallest_input": 16,
+    "batch_norm": True,
+    "weights": [*(f"features.{layer}.weight" for layer in (0, 3, 6, 9)), "fc.weight"],
+}
 
 
 class FiveLayers(nn.Module):

@@ -27,7 +27,7 @@ def test_what_the_list_says_of_a_model_is_so(name):
     facts = zoo.models()[name]
     module = skeleton(name, model_list.CLASSES, facts["smallest_input"])  # weights take no memory, shapes are real
     assert facts["parameters"] == cost.parameters(module)
-    assert facts["layers"] == sum(1 for _ in weights_of(module))
+    assert facts["weights"] == [name for name, _parameter in weights_of(module)]
     assert facts["batch_norm"] == any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
     assert facts["imagenet_weights"] == (len(torchvision.models.get_model_weights(name)) > 0)
     assert facts["channel_prunable"] is True or isinstance(facts["channel_prunable"], str)
