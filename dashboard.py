@@ -10,7 +10,7 @@ import streamlit as st
 from core import zoo
 from core.datasets import DATASETS
 from core.errors import NotHere
-from pages.ui import absent, header, services, state
+from pages.ui import absent, acts, header, services, state
 from pages.ui.chart import load as load_plotly
 from pages.ui.controls import controls
 from pages.ui.drawers import drawers
@@ -37,18 +37,20 @@ def main() -> None:
             state.publish()
             absent.checkpoint(view, error)
             return
-        explore(view)
+        header.baseline(view)
+        with st.container(key="explorer"):  # a grid of the style sheet
+            panel()
+            explorer()
+            drawers()
 
 
-def explore(view) -> None:
-    header.baseline(view)
-    left, right = st.columns([0.26, 0.74], gap="medium")
-    with left:
+@st.fragment(key=acts.EXPLORER)
+def explorer() -> None:
+    """What follows the recipe, in one fragment, so that one run of it answers a control. The chart goes first: it is looked at."""
+    with guard():
+        with st.container(key="live"):
+            live()
         controls()
-    with right:
-        panel()
-        live()
-        drawers()
 
 
 main()

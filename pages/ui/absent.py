@@ -112,9 +112,7 @@ def _ask(job) -> None:
         state.session()["job"] = job(services.cluster())
     except ParetoscopeError as error:
         state.session()["refused"] = str(error)
-    st.rerun(acts.LIVE)
 
 
 def _cancel(identity: str) -> None:
     services.cluster().cancel(identity)
-    st.rerun(acts.LIVE)

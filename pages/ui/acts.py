@@ -1,6 +1,7 @@
-"""What a person's action does: change the view, remember whether something is being dragged, and redraw only what shows it.
+"""What a person's action does: change the view, and remember whether something is being dragged.
 
-These run as widget callbacks, before the page runs again.
+These run as widget callbacks, before the fragment runs that the widget is in. A widget of the live part that changes more than
+that asks for the whole explorer; asking costs a run that is thrown away, so nobody asks who need not.
 """
 
 from __future__ import annotations
@@ -14,42 +15,37 @@ from core.recipe import Recipe
 from pages.ui import state
 from pages.ui.slider import DRAG, RELEASE
 
-CONTROLS, LIVE, DRAWERS = "controls", "live", "drawers"  # the fragments of the explorer
+EXPLORER, LIVE, DRAWERS = "explorer", "live", "drawers"  # fragments; the live one is part of the explorer's
 
 
 def edit(change: Callable[[Recipe], Recipe], phase: str = RELEASE) -> None:
-    """Change the recipe. While dragging only the chart is drawn anew; a recipe that cannot be leaves everything as it was."""
+    """Change the recipe; one that cannot be leaves everything as it was. For widgets of the controls, and for what the chart hears of them."""
     session = state.session()
     try:
         recipe = change(state.view().recipe)
     except ParetoscopeError as error:
         session["refused"] = str(error)
-        st.rerun([LIVE, CONTROLS])
+        if phase == DRAG:
+            st.rerun(EXPLORER)
+        return
     session["refused"] = ""
     state.change(recipe=recipe)
-    rest(phase)
-
-
-def rest(phase: str = RELEASE) -> None:
-    """Redraw after something was let go. While it is dragged the live part runs anyway, since it heard the slider."""
-    state.session()["phase"] = "drag" if phase == DRAG else "rest"
+    session["phase"] = "drag" if phase == DRAG else "rest"
     if phase != DRAG:
         state.drop_messages()
-        st.rerun([LIVE, CONTROLS])
 
 
 def show(**changes) -> None:
-    """Change what the chart shows; the recipe stays."""
+    """Change what the chart shows; the recipe stays. For widgets above the chart."""
     state.change(**changes)
     state.session()["phase"] = "rest"
     st.rerun(LIVE)
 
 
 def go(identity: str) -> None:
-    """Start a long training that waits for a word."""
+    """Start a long training that waits for a word. For a button of the live part."""
     state.session()["go"] = identity
     state.session()["phase"] = "rest"
-    st.rerun(LIVE)
 
 
 def pick(id: str, rows: Callable[[str], dict | None]) -> None:
@@ -58,13 +54,13 @@ def pick(id: str, rows: Callable[[str], dict | None]) -> None:
         row = rows(id)
     except ParetoscopeError as error:
         state.session()["refused"] = str(error)
-        st.rerun([LIVE, CONTROLS])
+        st.rerun(EXPLORER)
     if row is None:
         return
     state.session()["phase"] = "rest"
     other = row["model"] != state.view().model
     state.change(recipe=Recipe.from_json(row["recipe"]), model=row["model"])
-    st.rerun("app" if other else [CONTROLS, LIVE])
+    st.rerun("app" if other else EXPLORER)
 
 
 def pin(id: str) -> None:

@@ -10,7 +10,6 @@ from core import answers, zoo
 from core.points import value_words
 from core.recipe import Recipe
 from pages.ui import acts, chips, edits, follow, services, state, sweep, words
-from pages.ui.frame import guard
 from pages.ui.link import View
 from pages.ui.slider import RELEASE, slider
 
@@ -18,13 +17,8 @@ KINDS = {edits.WEIGHTS: "weights", edits.CHANNELS: "channels"}
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, edits.BITS_OFF)
 
 
-@st.fragment(key=acts.CONTROLS)
 def controls() -> None:
-    with guard():
-        _draw(state.view())
-
-
-def _draw(view: View) -> None:
+    view = state.view()
     with st.container(key="controls", gap=None):
         _presets(view)
         _sparsity(view)

@@ -153,7 +153,6 @@ def _actions(view: View, work: Work | None, look: Look) -> None:
 def _cancel(identity: str) -> None:
     services.cluster().cancel(identity)
     state.session()["cancelled"] = identity
-    st.rerun(acts.LIVE)
 
 
 def _status(look: Look) -> None:
@@ -164,6 +163,7 @@ def _status(look: Look) -> None:
         except ParetoscopeError as error:
             status("the store is out of reach", WRONG, detail=str(error), again=SELDOM)
             return
+        services.settle(told["connected"])
         if told["trouble"]:
             status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
         elif not told["connected"]:

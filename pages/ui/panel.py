@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.charts import AXES
 from pages.ui import acts, state
+from pages.ui.frame import guard
 from pages.ui.link import BUDGETS, View
 
 MARKS = {"accuracy": ("≥", "%", 0.5), "kilobytes": ("≤", "kB", 10.0), "latency": ("≤", "× latency", 0.05)}
@@ -21,6 +22,7 @@ SAME = "all the same"
 
 
 @st.fragment(key="panel")
+@guard()
 def panel() -> None:
     view = state.view()
     with st.container(key="panel", horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):

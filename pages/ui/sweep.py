@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.recipe import Recipe
 from core.work import Work
-from pages.ui import acts, edits, follow, services, state, words
+from pages.ui import edits, follow, services, state, words
 from pages.ui.link import View
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -57,4 +57,3 @@ def _start(view: View, wanted: list[Recipe]) -> None:
     except ParetoscopeError as error:
         session["refused"] = str(error)
     session["phase"] = "rest"
-    st.rerun([acts.CONTROLS, acts.LIVE])

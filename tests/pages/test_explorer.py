@@ -43,7 +43,9 @@ def components(page: AppTest, name: str) -> list[dict]:
 
 
 def figure(page: AppTest) -> dict:
-    return components(page, "paretoscope_chart")[0]["figure"]
+    drawn = components(page, "paretoscope_chart")[0]
+    fixed = json.loads(drawn["fixed"])
+    return fixed | {"data": fixed["data"] + drawn["moving"]}
 
 
 def trace(page: AppTest, uid: str) -> dict:
@@ -198,10 +200,11 @@ def test_the_cluster_in_trouble_is_said(notes):
 
 
 def test_pinned_runs_are_compared(notes):
-    page = open_page(pin=["resnet18/x"])
-    assert asked_for(page, "pin") == ["resnet18/x"]
+    other = trace(open_page(), "fewer-bits")["customdata"][0][0]
+    page = open_page(pin=["resnet18/gone", other])
+    assert asked_for(page, "pin") == ["resnet18/gone", other] and "compare" not in {button.key for button in page.button}
     page.button(key="pin").click().run()
-    assert len(asked_for(page, "pin")) == 2
+    assert len(asked_for(page, "pin")) == 3
     assert page.button(key="compare").label == "Compare 2 pinned"
     page.button(key="compare").click().run()
     assert not page.exception

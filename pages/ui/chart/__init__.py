@@ -6,6 +6,7 @@ plotly.js is the copy inside the plotly package. The loader is constant and carr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _loader = st.components.v2.component("paretoscope_plotly", js=_PLOTLY + "\nexpor
 _component = st.components.v2.component(
     "paretoscope_chart",
     html='<div class="paretochart" role="img"></div>',
+    css=(_HERE / "chart.css").read_text(),
     js=(_HERE / "chart.js").read_text(),
     isolate_styles=False,  # plotly.js writes its styles into the page's head
 )
@@ -51,9 +53,16 @@ def chart(
     on the page runs the fragment that draws this chart. `on_pick` receives the id of a run that was
     clicked, `on_pin` that of one clicked with shift held; both are called before the next run of the page.
     """
+    traces = figure["data"]
+    fixed, moving = (traces[:-2], traces[-2:]) if glides else (traces, [])
+    layout = dict(figure["layout"])
+    tall = layout["yaxis"].get("range") if glides else None  # grows while a point is dragged
+    if tall:
+        layout["yaxis"] = {name: value for name, value in layout["yaxis"].items() if name != "range"}
+    text = json.dumps({"data": fixed, "layout": layout}, separators=(",", ":"))  # as text, the browser sees at once that it stayed
     _component(
         key=key,
-        data={"figure": figure, "height": height, "label": label, "name": name, "glides": glides, "listens": listens},
+        data={"fixed": text, "moving": moving, "tall": tall, "height": height, "label": label, "name": name, "listens": listens},
         on_drag_change=lambda: hear(state.reported(key, "drag")),
         on_pick_change=lambda: _told(key, "pick", on_pick),
         on_pin_change=lambda: _told(key, "pin", on_pin),

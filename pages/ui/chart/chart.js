@@ -1,8 +1,8 @@
 // The live chart: one Plotly.react with constant uirevision, so zoom, hidden traces and hover survive every update.
-// While only the last two traces (the ring and the point at hand) move, they glide there by Plotly.animate, which is several times cheaper.
+// While only the last two traces (the ring and the point at hand) move, Plotly.animate puts them there, several times cheaper,
+// and the style sheet lets them glide.
 // trigger values: "pick" (the id of a clicked run), "pin" (the same with shift held).
 // state value "drag": what a slider elsewhere on the page said while it was dragged, so that this chart's fragment answers it at once.
-const GLIDE_MS = 70;
 const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
 const HOME_ICON = { width: 24, height: 24, path: "M12 4l9 8h-3v8h-5v-5h-2v5H6v-8H3z" };
 const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
@@ -15,7 +15,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
 }
 
 function make(root) {
-  let trigger, report, wanted, frame = null, base = null, moving = "", worn = "", busy = Promise.resolve(), waiting = null;
+  let trigger, report, wanted, frame = null, base = null, moving = "", worn = "", high = "", busy = Promise.resolve(), waiting = null;
   const size = new ResizeObserver(() => {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) window.Plotly.Plots.resize(root); });
@@ -28,42 +28,36 @@ function make(root) {
   };
   window.addEventListener("paretoscope-drag", hear);
 
-  const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let table = null;
   const colours = () => {
     const style = getComputedStyle(root);
     const read = (name) => style.getPropertyValue(name).trim();
-    return {
-      $ink: read("--st-text-color"), $muted: `color-mix(in srgb, ${read("--st-text-color")} 55%, ${read("--st-background-color")})`,
-      $grid: read("--st-border-color-light") || read("--st-border-color"), $paper: read("--st-background-color"), $font: read("--st-font"),
-    };
+    const [ink, paper] = [read("--st-text-color"), read("--st-background-color")];
+    if (table?.$ink !== ink || table.$paper !== paper) table = { $ink: ink, $paper: paper, $muted: mix(ink, paper, 0.55), $grid: mix(ink, paper, 0.12), $font: read("--st-font") };
+    return table;
   };
-  const paint = (figure) => {
-    const table = colours();
-    table.$muted = mix(table.$ink, table.$paper, 0.55);
-    table.$grid = mix(table.$ink, table.$paper, 0.12);
+  const paint = (figure, table) => {
     const walk = (node) => {
       if (typeof node === "string") return table[node] ?? node;
       if (Array.isArray(node)) return node.map(walk);
       if (node && typeof node === "object") return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, walk(value)]));
       return node;
     };
-    const painted = walk(figure);
-    painted.layout.font = { ...painted.layout.font, family: table.$font };
-    return painted;
+    return walk(figure);
   };
 
   const apply = async () => {
-    const { figure, glides, name } = wanted;
-    const { data, layout } = paint(figure);
-    const tail = glides ? data.slice(-2) : [];
-    const fixed = JSON.stringify([data.slice(0, data.length - tail.length), layout, tail.length]);
+    const table = colours();
+    const tail = paint(wanted.moving, table);
+    const fixed = [table.$ink, table.$paper, tail.length, wanted.fixed].join();
     const look = JSON.stringify(tail.map(({ name, marker, error_y }) => [name, marker, error_y?.color]));
     const places = tail.map(({ x, y, error_y, text, customdata }) => ({ x, y, text, customdata, ...(error_y ? { error_y } : {}) }));
     const now = JSON.stringify(places);
-    if (fixed === base && now === moving && look === worn) return;
+    const tall = JSON.stringify(wanted.tall ?? null);
+    if (fixed === base && now === moving && look === worn && tall === high) return;
     if (fixed === base && root._fullData && tail.length && tail.every((trace) => trace.x[0] != null) && !moving.includes("null")) {
-      const numbers = [data.length - 2, data.length - 1];
-      const duration = still() ? 0 : GLIDE_MS;
+      const numbers = [root.data.length - 2, root.data.length - 1];
+      if (tall !== high) await grow(wanted.tall);
       if (look !== worn) {
         const each = (pick) => tail.map(pick);
         await window.Plotly.restyle(root, {
@@ -72,17 +66,21 @@ function make(root) {
         }, numbers);
       }
       await window.Plotly.animate(root, { data: places, traces: numbers }, {
-        mode: "immediate", transition: { duration, easing: "cubic-out" }, frame: { duration, redraw: false },
+        mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false },
       }).catch(() => {}); // a newer position interrupts an older one
     } else {
       const first = !root._fullLayout;
+      const { data, layout } = paint(JSON.parse(wanted.fixed), table);
+      data.push(...tail);
+      if (wanted.tall) layout.yaxis.range = [...wanted.tall];
+      layout.font = { ...layout.font, family: table.$font };
       keepZoom(layout);
       keepHidden(data);
       if (layout.xaxis && zoomed.has("xaxis") && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
-      await window.Plotly.react(root, data, layout, settings(name));
+      await window.Plotly.react(root, data, layout, settings(wanted.name));
       if (first) listen();
     }
-    [base, moving, worn] = [fixed, now, look];
+    [base, moving, worn, high] = [fixed, now, look, tall];
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   };
   // plotly.js forgets a zoom when the range that it is given changes, so a zoomed axis is given the range that it has.
@@ -93,10 +91,17 @@ function make(root) {
     for (const name of ["xaxis", "yaxis"]) {
       const before = root._fullLayout?.[name];
       if (!layout[name]) continue;
-      own[`${name}.range`] = layout[name].range;
+      if (layout[name].range) own[`${name}.range`] = layout[name].range;
+      else own[`${name}.autorange`] = true;
       if (before?.uirevision !== layout[name].uirevision) zoomed.delete(name);
       if (zoomed.has(name)) layout[name].range = [...before.range];
     }
+  };
+  const grow = async (range) => {
+    own["yaxis.range"] = [...range];
+    if (zoomed.has("yaxis")) return;
+    await window.Plotly.relayout(root, { "yaxis.range": [...range] });
+    zoomed.delete("yaxis"); // this was not a hand's doing
   };
   // A trace that was hidden by its legend stays hidden, even when it was gone for a while.
   const hidden = new Set();
@@ -172,6 +177,10 @@ function mix(one, other, share) {
 
 function csv(gd) {
   const quote = (value) => `"${String(value ?? "").replace(/<br>/g, "; ").replace(/<[^>]+>/g, "").replaceAll('"', '""')}"`;
+  if (!gd.data.some((trace) => trace.customdata)) { // a chart of lines
+    const rows = gd.data.flatMap((trace) => trace.x.map((x, at) => [quote(trace.name), x, trace.y[at]].join(",")));
+    return [["series", gd._fullLayout.xaxis.title.text, "value"].map(quote).join(","), ...rows].join("\n") + "\n";
+  }
   const { scene } = gd.layout, titles = scene ? [scene.xaxis.title.text, scene.yaxis.title.text] : [gd._fullLayout.xaxis?.title?.text ?? "x"];
   const lines = [["series", "run", ...titles, "top1_percent", "description"].map(quote).join(",")];
   for (const trace of gd.data) {

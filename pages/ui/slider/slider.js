@@ -2,7 +2,7 @@
 // While it is dragged it tells the page by a "paretoscope-drag" event: the live chart hands it on, so that one run of the chart's own
 // fragment answers it. Where nobody listens, and when it is let go, it reports itself.
 // state value "at": {value, phase: "drag" | "release", seq}; seq grows, so that an answer can be told from an older one.
-const THROTTLE_MS = 150;
+const THROTTLE_MS = 100;
 const KEY_REST_MS = 180; // after the last key, a keyboard move counts as let go
 
 export default function ({ data, parentElement, setStateValue }) {
