@@ -56,6 +56,13 @@ def sites(module: nn.Module, layers: Collection[str] | None = None) -> list[str]
     return _Reading(module, layers).sites
 
 
+def inputs_of(module: nn.Module, layers: Collection[str]) -> list[str]:
+    """Of `sites`, only what the layers (weight names) read; never the pictures themselves."""
+    reading = _Reading(module, layers)
+    found = {reading._end(reading.source(node.args[0])) for node in reading.graph.nodes if reading.weighted(node)}
+    return [node.name for node in reading.graph.nodes if node in found and node.op != "placeholder"]
+
+
 class _Reading:
     """What each node of a module's graph is, and which of them are sites."""
 
@@ -161,6 +168,15 @@ def observe(
         return min(tried, key=lambda grids: float((simulated(module, grids)(first[0]) - first[1]).square().mean()))
 
 
+def dynamic(module: nn.Module, bits: int, names: Collection[str] | None = None) -> dict[str, ActivationGrid]:
+    """Grids of `bits` for the sites `names` (all by default) whose ranges are each picture's own."""
+    reading = _Reading(module)
+    wide = reading.wide()
+    return {
+        name: ActivationGrid(1.0, 0, max(bits, WIDE_BITS) if name in wide else bits, dynamic=True) for name in reading.sites if names is None or name in names
+    }
+
+
 def _same(value: Tensor) -> Tensor:
     return value
 
@@ -216,6 +232,17 @@ def rounded(value: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
     return torch.mul(value, 1 / scale).round_().clamp_(-zero_point, highest - zero_point).mul_(scale)  # the same, 5 times as fast
 
 
+def rounded_by_picture(value: Tensor, bits: int) -> Tensor:
+    """value (B, …) on the grid that spans each picture's own values and 0; the gradient passes everywhere."""
+    dims = tuple(range(1, value.dim()))
+    with torch.no_grad():
+        low, high = value.amin(dims, keepdim=True).clamp(max=0), value.amax(dims, keepdim=True).clamp(min=0)
+        scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
+        zero = torch.round(-low / scale)
+        offset = torch.round(value / scale).clamp_(-zero, 2**bits - 1 - zero).mul_(scale).sub_(value)
+    return value + offset
+
+
 def fake_quantized(value: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
     """The same by the one operator that has a form in ONNX, a pair of QuantizeLinear and DequantizeLinear."""
     return torch.fake_quantize_per_tensor_affine(value, scale, zero_point, 0, 2**bits - 1)
@@ -232,7 +259,8 @@ def simulated(module: nn.Module, grids: dict[str, ActivationGrid], rounding: Cal
         if grid is None or node.op == "output":
             continue
         with graph.inserting_after(node):
-            on_grid = graph.call_function(rounding, (node, grid.scale, grid.zero_point, grid.bits), name=f"{node.name}_on_grid")
+            how = (rounded_by_picture, (node, grid.bits)) if grid.dynamic else (rounding, (node, grid.scale, grid.zero_point, grid.bits))
+            on_grid = graph.call_function(*how, name=f"{node.name}_on_grid")
         node.replace_all_uses_with(on_grid, lambda user, on_grid=on_grid: user is not on_grid)
     return fx.GraphModule(module, graph)
 
@@ -267,10 +295,13 @@ def along_moves(module: nn.Module, grids: dict[str, ActivationGrid]) -> dict[str
 def measured(subject: Compressed) -> nn.Module:
     """The module to measure accuracy with: the plain one, or, with activation grids, what integer kernels compute.
 
-    Batch norm is folded, weights have the values of their integers, biases are rounded to 32 bits, sites are rounded.
+    Batch norm is folded, weights have the values of their integers, biases are rounded to 32 bits, sites are rounded. With dynamic
+    grids, the plain module with its sites rounded.
     """
     if not subject.activations:
         return subject.module
+    if any(grid.dynamic for grid in subject.activations.values()):  # biases have no scale before a picture is seen
+        return simulated(subject.module, subject.activations)
     folded = fold(subject.module)
     install(folded, integers(subject, folded, input_scales(subject.module, subject.activations)))
     return simulated(folded, subject.activations)

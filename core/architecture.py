@@ -1,15 +1,16 @@
-"""An architecture as data: a torchvision name, its head, its input size, and which parameters have other shapes by now.
+"""An architecture as data: a torchvision name, its head, its input size, which layers are factors, which parameters have other shapes.
 
 What a checkpoint of a pruned model, a kept prefix and a packed file say about shapes; never a pickled module. From this
-and a state dict the same network comes back, bit for bit. Modules are built with their parameters on the meta device,
-which skips torchvision's initialisation (1.5 s for vgg16), and get zeros only once their last shapes are known.
+and a state dict the same network comes back, bit for bit. Factors come first: the shapes are those of the factored
+network. Modules are built with their parameters on the meta device, which skips torchvision's initialisation (1.5 s for
+vgg16), and get zeros only once their last shapes are known.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,19 +19,25 @@ from torch.overrides import TorchFunctionMode
 
 from core import zoo
 from core.errors import BadArtifact, BadInput
+from core.factors import factor_shapes, is_form, put_factors
 
 LARGEST_HEAD = 100_000  # classes
 KEYS = ("model", "classes", "input_size", "shapes")
+FACTORS = "factors"  # a key that only a factored network has
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`shapes` maps parameter names to their shapes, only where they differ from torchvision's own."""
+    """`factors` maps layer paths to the form of the factors in their place (`core.factors`): `{"fc": ["svd", 4]}`.
+
+    `shapes` maps parameter names to their shapes, only where they differ from torchvision's own, or from those of whole factors.
+    """
 
     model: str
     classes: int
     input_size: int
     shapes: dict[str, list[int]] = field(default_factory=dict)
+    factors: dict[str, list] = field(default_factory=dict)
 
     @staticmethod
     def plain(model: str, classes: int, input_size: int) -> Architecture:
@@ -38,13 +45,14 @@ class Architecture:
         return Architecture(model, classes, input_size)
 
     def to_json(self) -> dict:
-        return {"model": self.model, "classes": self.classes, "input_size": self.input_size, "shapes": self.shapes}
+        plain = {"model": self.model, "classes": self.classes, "input_size": self.input_size, "shapes": self.shapes}
+        return plain | ({FACTORS: self.factors} if self.factors else {})
 
     @staticmethod
     def from_json(value: Any) -> Architecture:
         """The architecture that `to_json` gave; raises `BadArtifact` for anything that could not be one."""
-        if not isinstance(value, dict) or sorted(map(str, value)) != sorted(KEYS):
-            raise BadArtifact(f"An architecture is an object with the keys {', '.join(KEYS)}, not {_short(value)}.")
+        if not isinstance(value, dict) or sorted(map(str, value.keys() - {FACTORS})) != sorted(KEYS):
+            raise BadArtifact(f"An architecture is an object with the keys {', '.join(KEYS)}, and {FACTORS} where it has some, not {_short(value)}.")
         model, classes, size, shapes = (value[key] for key in KEYS)
         try:
             zoo.check_model(model)
@@ -56,10 +64,11 @@ class Architecture:
             raise BadArtifact(f"The number of classes cannot be {_short(classes)}; it takes a whole number from 1 to {LARGEST_HEAD}.")
         if not isinstance(shapes, dict):
             raise BadArtifact(f'"shapes" cannot be {_short(shapes)}; it takes an object from parameter names to shapes.')
-        own = _plain_shapes(model, classes, size)
+        factors = _checked_factors(model, classes, size, value.get(FACTORS, {}))
+        own = _own_shapes(model, classes, size, factors)
         for name, shape in shapes.items():
             _check_shape(model, name, shape, own)
-        return Architecture(model, classes, size, {name: list(shape) for name, shape in shapes.items()})
+        return Architecture(model, classes, size, {name: list(shape) for name, shape in shapes.items()}, factors)
 
     def build(self) -> nn.Module:
         """A module of these shapes, its weights 0, in eval mode, channels_last; raises `BadArtifact` when the shapes cannot be.
@@ -67,16 +76,15 @@ class Architecture:
         Consumes no random numbers.
         """
         module = skeleton(self.model, self.classes, self.input_size)
+        for path, form in self.factors.items():
+            put_factors(module, path, form)
         owners: dict[str, dict[str, list[int]]] = {}
         for name, shape in self.shapes.items():
             path, _, kind = name.rpartition(".")
             owners.setdefault(path, {})[kind] = shape
         for path, wanted in owners.items():
             _reshape(path, module.get_submodule(path), wanted)
-        for layer in module.modules():
-            for kind, parameter in layer._parameters.items():
-                if parameter is not None and parameter.is_meta:
-                    layer._parameters[kind] = nn.Parameter(_zeros(parameter.shape))
+        allocate(module)
         module.eval()
         if self.shapes:
             self._check_fit(module)
@@ -84,9 +92,13 @@ class Architecture:
 
     def of(self, module: nn.Module) -> Architecture:
         """The architecture of `module`, which was this one and has been reshaped since."""
-        own = _plain_shapes(self.model, self.classes, self.input_size)
+        own = _own_shapes(self.model, self.classes, self.input_size, self.factors)
         shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters() if tuple(parameter.shape) != own[name]}
-        return Architecture(self.model, self.classes, self.input_size, shapes)
+        return replace(self, shapes=shapes)
+
+    def factored(self, module: nn.Module, factors: dict[str, list]) -> Architecture:
+        """The architecture of `module`, which was this one until these layers became factors."""
+        return replace(self, factors=self.factors | factors).of(module)
 
     def _check_fit(self, module: nn.Module) -> None:
         """Run the shapes through the network once; what fits is remembered."""
@@ -118,6 +130,30 @@ def probe(module: nn.Module, input_size: int, batch: int = 1) -> torch.Tensor:
         return torch.func.functional_call(module, tensors, torch.empty(batch, 3, input_size, input_size, dtype=dtype, device="meta"))
 
 
+def allocate(module: nn.Module) -> None:
+    """Zeros, in the memory order that kernels like, for every parameter that is still on the meta device."""
+    for layer in module.modules():
+        for kind, parameter in layer._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                layer._parameters[kind] = nn.Parameter(_zeros(parameter.shape))
+
+
+def replaceable(module: nn.Module, input_size: int) -> dict[str, tuple[int, ...]]:
+    """Path → shape of the weight of every layer that factors can stand in for: linear layers, and convolutions of one group.
+
+    Only what a forward pass calls: attention reads the weights of its layers itself, and a sequence of two has none.
+    """
+    called: set[nn.Module] = set()
+    candidates = {path: layer for path, layer in module.named_modules() if type(layer) in (nn.Conv2d, nn.Linear) and getattr(layer, "groups", 1) == 1}
+    hooks = [layer.register_forward_hook(lambda layer, _inputs, _output: called.add(layer)) for layer in candidates.values()]
+    try:
+        probe(module, input_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: tuple(layer.weight.shape) for path, layer in candidates.items() if layer in called}
+
+
 class _ParametersOnMeta(TorchFunctionMode):
     """Layers allocate their parameters by `torch.empty`; buffers come from other functions and stay real."""
 
@@ -137,6 +173,38 @@ def skeleton(model: str, classes: int, input_size: int) -> nn.Module:
 @functools.lru_cache(maxsize=32)
 def _plain_shapes(model: str, classes: int, input_size: int) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in skeleton(model, classes, input_size).named_parameters()}
+
+
+@functools.lru_cache(maxsize=32)
+def _replaceable(model: str, classes: int, size: int) -> dict[str, tuple[int, ...]]:
+    return replaceable(skeleton(model, classes, size).eval(), size)
+
+
+def _own_shapes(model: str, classes: int, size: int, factors: dict[str, list]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all parameters when these layers are factors and nothing else has changed."""
+    own = dict(_plain_shapes(model, classes, size))
+    for path, form in factors.items():
+        weights = factor_shapes(form, own.pop(f"{path}.weight"))
+        own |= {f"{path}.{number}.weight": shape for number, shape in enumerate(weights)}
+        bias = own.pop(f"{path}.bias", None)
+        if bias is not None:
+            own[f"{path}.{len(weights) - 1}.bias"] = bias
+    return own
+
+
+def _checked_factors(model: str, classes: int, size: int, factors: Any) -> dict[str, list]:
+    if not isinstance(factors, dict):
+        raise BadArtifact(f'"factors" cannot be {_short(factors)}; it takes an object from layer paths to forms such as ["svd", 8].')
+    whole = _replaceable(model, classes, size) if factors else {}
+    for path, form in factors.items():
+        if path not in whole:
+            raise BadArtifact(f"{model} has no layer named {_short(path)} that factors can stand in for.")
+        if not is_form(form, whole[path]):
+            raise BadArtifact(
+                f'The factors of {path} cannot be {_short(form)}; it takes ["svd", rank] or, for a convolution, ["tucker", rank, rank], '
+                f"with fewer numbers than its weight of {list(whole[path])}."
+            )
+    return {path: list(form) for path, form in factors.items()}
 
 
 def _check_shape(model: str, name: object, shape: object, own: dict[str, tuple[int, ...]]) -> None:

@@ -152,15 +152,29 @@ def _islands(network: SwinTransformer | VisionTransformer | MaxVit, x: Tensor) -
     outputs = [network.stem(x)] if isinstance(network, MaxVit) else []
     for part in network.modules():
         if isinstance(part, MLP):
-            outputs.append(part(torch.zeros(1, part[0].in_features)))
+            outputs.append(part(torch.zeros(1, _width(part))))
         elif isinstance(part, PartitionAttentionLayer):
-            outputs.append(part.mlp_layer(torch.zeros(1, part.mlp_layer[1].in_features)))
+            outputs.append(part.mlp_layer(torch.zeros(1, _width(part.mlp_layer))))
         elif isinstance(part, MBConv):
             outputs.append(part(torch.zeros(1, part.layers.pre_norm.num_features, 8, 8)))
     return outputs
 
 
+def _width(part: nn.Module) -> int:
+    """How many numbers the first linear layer of `part` reads; it may be a factor."""
+    return next(layer.in_features for layer in part.modules() if isinstance(layer, nn.Linear))
+
+
 _FORWARD = {ShuffleNetV2: _branches, SwinTransformer: _islands, VisionTransformer: _islands, MaxVit: _islands}
+
+
+def nearest(kept: int, units: int, width: int, multiple: int) -> int:
+    """The number of units nearest to `kept`, the larger of two, whose channels are a multiple; all units are always allowed.
+
+    A unit is `width` channels.
+    """
+    allowed = [count for count in range(1, units) if count * width % multiple == 0] + [units]
+    return min(allowed, key=lambda count: (abs(count - kept), -count))
 
 
 def remove(module: nn.Module, chosen: list[tuple[Group, Tensor]]) -> None:

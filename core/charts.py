@@ -61,6 +61,7 @@ STYLES = {
     "int8": ("#E69F00", "pentagon"),
     "Weights pruned": ("#0072B2", "circle"),
     "Pruned, fewer bits": ("#CC79A7", "square"),
+    "Low rank": ("#A08C00", "bowtie"),
     "Channels removed": ("#D55E00", "triangle-down"),
     "Fine-tuned": ("#56B4E9", "hexagon"),
     "Distilled": ("#56B4E9", "cross"),

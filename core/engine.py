@@ -217,7 +217,7 @@ def _apply(work: Work, number: int, subject: Compressed, dataset, hooks: Hooks, 
         hooks.report(event | {"stage": _stage(steps[number]), "fraction": fraction})
 
     seed = int(digest(f"{work.recipe.prefix(number).key()} {work.recipe.seed}"), 16) % 2**31
-    apply(steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, report))
+    apply(steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, report, steps[number + 1 :]))
 
 
 def _stage(step) -> str:

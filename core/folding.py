@@ -18,10 +18,11 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.errors import BadInput
+from core.grids import Uniform
 from core.recipe import digest
 
 if TYPE_CHECKING:
-    from core.weights import Compressed, Grid
+    from core.weights import Compressed
 
 LARGEST_BIAS = 2**30  # of an int32 accumulator, so that the sum of products has room beside it
 SMALLEST_SCALE = 1e-15  # products of two must stay well inside float32
@@ -153,7 +154,7 @@ def integers(subject: Compressed, folded: nn.Module, input_scales: dict[str, flo
     found = {}
     for name, state in subject.weights.items():
         path, _, kind = name.rpartition(".")
-        if state.grid is None or kind != "weight" or path not in input_scales:
+        if not isinstance(state.grid, Uniform) or state.grid.group is not None or kind != "weight" or path not in input_scales:
             continue
         codes, scale = _codes(state.grid, state.mask)
         if path in norms:
@@ -173,7 +174,7 @@ def install(folded: nn.Module, layers: dict[str, Integers]) -> None:
             target.bias = _constant(layer.bias)
 
 
-def _codes(grid: Grid, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _codes(grid: Uniform, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Codes less the zero point (int32, 0 where masked), and one scale an output channel (C,) float64."""
     codes = grid.codes.int() - grid.zero_point.int()
     scale = grid.scale.reshape(-1).double().expand(codes.shape[0]).clone()

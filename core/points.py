@@ -13,7 +13,7 @@ MEASURED, PREVIEW = "measured", "preview"
 
 # What a recipe mainly is, in the order in which it is recognised: the last that fits names it.
 FAMILIES = (
-    "Baseline", "Other steps", "Fewer bits", "int8", "Weights pruned", "Pruned, fewer bits", "Channels removed", "Fine-tuned", "Distilled",
+    "Baseline", "Other steps", "Fewer bits", "int8", "Weights pruned", "Pruned, fewer bits", "Low rank", "Channels removed", "Fine-tuned", "Distilled",
 )  # fmt: skip
 FIGURES = ("top1", "top1_low", "top1_high", "top5", "images", "parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes")
 
@@ -25,7 +25,9 @@ def family(recipe: Recipe) -> str:
         return "Baseline"
     if any(step.name == "distill" for step in recipe.steps):
         return "Distilled"
-    if STRUCTURE in kinds:
+    if any(step.name == "factorize" for step in recipe.steps):
+        return "Low rank"
+    if any(step.kind == STRUCTURE and not step.first for step in recipe.steps):
         return "Channels removed"
     if TRAIN in kinds:
         return "Fine-tuned"

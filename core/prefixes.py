@@ -14,19 +14,22 @@ from safetensors.torch import save
 
 from core import kept
 from core.architecture import Architecture
-from core.weights import ActivationGrid, Compressed, Grid, Weight
+from core.grids import KINDS
+from core.weights import ActivationGrid, Compressed, Weight, weights_of
 
 
 def keep(key: str, subject: Compressed) -> None:
     tensors = {f"module/{name}": tensor for name, tensor in subject.module.state_dict().items()}
-    grids = {}
+    grids, shares = {}, {}
     for name, weight in subject.weights.items():
         tensors[f"latent/{name}"] = weight.latent
         if weight.mask is not None:
             tensors[f"mask/{name}"] = weight.mask
         if weight.grid is not None:
-            tensors |= {f"codes/{name}": weight.grid.codes, f"scale/{name}": weight.grid.scale, f"zero/{name}": weight.grid.zero_point}
-            grids[name] = {"bits": weight.grid.bits, "symmetric": weight.grid.symmetric}
+            parts, described = weight.grid.parts()
+            tensors |= {f"codes/{name}": weight.grid.codes} | {f"{part}/{name}": tensor for part, tensor in parts.items()}
+            shared = {"shares": shares.setdefault(id(parts["entries"]), name)} if "entries" in parts else {}
+            grids[name] = {"kind": weight.grid.kind, "parts": list(parts), "facts": described} | shared
     facts = {
         "architecture": subject.architecture.to_json(), "grids": grids, "notes": subject.notes,
         "activations": {name: asdict(grid) for name, grid in subject.activations.items()},
@@ -53,7 +56,9 @@ def recall(key: str) -> Compressed | None:
             for full in stored.keys():
                 kind, _, name = full.partition("/")
                 tensors.setdefault(kind, {})[name] = _as_fresh(stored.get_tensor(full))
-    except SafetensorError:
+        if any("kind" not in told for told in facts["grids"].values()):
+            raise KeyError("a grid of an older form")
+    except (SafetensorError, KeyError):
         kept.drop(path)
         return None
     architecture = Architecture.from_json(facts["architecture"])
@@ -63,10 +68,12 @@ def recall(key: str) -> Compressed | None:
     for name, latent in tensors["latent"].items():
         grid = None
         if name in facts["grids"]:
-            grid = Grid(tensors["codes"][name], tensors["scale"][name], tensors["zero"][name], **facts["grids"][name])
+            told = facts["grids"][name]
+            parts = {part: tensors[part][told.get("shares", name)] for part in told["parts"]}
+            grid = KINDS[told["kind"]](tensors["codes"][name], **parts, **told["facts"])
         weights[name] = Weight(latent, tensors.get("mask", {}).get(name), grid)
-    order = Compressed.of(module, architecture).weights
+    order = [name for name, _parameter in weights_of(module)]
     return Compressed(
-        module, architecture, {name: weights[name] for name in order},
+        module, architecture, {name: weights[name] for name in [*order, *sorted(set(weights) - set(order))]},
         {name: ActivationGrid(**grid) for name, grid in facts["activations"].items()}, list(facts["notes"]),
     )  # fmt: skip

@@ -27,7 +27,12 @@ PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", 
 
 @dataclass(frozen=True)
 class Param:
-    """What one field of a step accepts, and how it is drawn. `type` is float, int, bool or str."""
+    """What one field of a step accepts, and how it is drawn. `type` is float, int, bool or str.
+
+    `harder` says which way a number compresses more: "up", "down", or nothing where neither does. Only what says so has a
+    floor; a share or a limit that is named sparsity or threshold need not say that it is "up". A `later` field came to its step after
+    recipes without it were measured: at its default it is left out of the canonical form, so that those keep their keys.
+    """
 
     name: str
     type: type
@@ -40,6 +45,8 @@ class Param:
     unit: str = ""
     title: str = ""
     help: str = ""
+    harder: str = ""
+    later: bool = False
 
     @property
     def accepted(self) -> str:
@@ -79,20 +86,25 @@ class Param:
         return value
 
 
-def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help=""):
+def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help="", harder="", later=False):
     """A step's field with its range, unit and help. The field's type is that of the default, or of the first choice."""
     sample = default if default is not None else (choices[0] if choices else low)
-    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help)
+    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help, harder, later)
     return dataclasses.field(default=default, metadata={"param": spec})
 
 
-def layers_param():
+def layers_param(default: str = "all"):
     """The field that every step on weights shares: which layers it touches ("partial" compression)."""
     return param(
-        "all",
+        default,
         title="Layers",
         help='"all", "inner" (all but the first and the last), or name patterns separated by commas, such as "layer1.*, fc".',
     )
+
+
+def recomputing_param():
+    """The field that every training step shares: trade computing for memory."""
+    return param(False, later=True, help="Compute activations again instead of keeping them: half the memory or less, up to half more time.")
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,8 @@ class Step:
     name: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[str]
+    first: ClassVar[bool] = False  # whether it may only stand first in a recipe
+    before_grid: ClassVar[bool] = False  # of a step that changes no shapes, and yet has to come before every grid
 
     def __post_init__(self):
         for spec in params(type(self)):
@@ -114,17 +128,22 @@ class Step:
     def check_model(self, model: str) -> None:
         """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""
 
+    def model_after(self, model: str) -> str:
+        """The name of the model that the next step meets; overridden where a step puts another in its place."""
+        return model
+
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
 
 
 def params(step_type: type[Step]) -> list[Param]:
-    """The fields of a step, in order, each with its name filled in."""
+    """The fields of a step, in order, each with its name, title and direction filled in."""
     found = []
     for field in dataclasses.fields(step_type):
         spec: Param = field.metadata["param"]
         title = spec.title or field.name.replace("_", " ").capitalize()
-        found.append(dataclasses.replace(spec, name=field.name, title=title))
+        harder = spec.harder or ("up" if spec.type is float and field.name in ("sparsity", "threshold") else "")
+        found.append(dataclasses.replace(spec, name=field.name, title=title, harder=harder))
     return found
 
 
@@ -168,9 +187,18 @@ class Recipe:
     def to_json(self) -> dict:
         return {"seed": self.seed, "steps": [step.to_json() for step in self.steps]}
 
+    def shortest(self) -> dict:
+        """As `to_json`, without the `later` fields that have their defaults."""
+        steps = [step.to_json() for step in self.steps]
+        for step, stored in zip(self.steps, steps):
+            for spec in params(type(step)):
+                if spec.later and stored[spec.name] == spec.default:
+                    del stored[spec.name]
+        return {"seed": self.seed, "steps": steps}
+
     def canonical(self) -> str:
-        """JSON with every default filled in, keys sorted, no spaces: equal recipes give equal text."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """`shortest()` as text, every other default filled in, keys sorted, no spaces: equal recipes give equal text."""
+        return json.dumps(self.shortest(), sort_keys=True, separators=(",", ":"))
 
     def key(self) -> str:
         """16 hexadecimal digits of BLAKE2b over `canonical()`."""
@@ -227,12 +255,15 @@ def choose(names: list[str], layers: str) -> list[str]:
 def check_order(steps: tuple[Step, ...]) -> None:
     """Refuse orders that would undo an earlier step, naming the order that works."""
     grid = None
-    for step in steps:
+    for number, step in enumerate(steps):
         if not isinstance(step, Step):
             raise BadRecipe(f"A recipe takes steps, not {_short(step)}.")
-        if step.kind == STRUCTURE and grid:
+        if step.first and number:
+            raise BadRecipe(f"{step.name} cannot follow {steps[0].name}, because it starts with a fresh network; put {step.name} first, and only once.")
+        if grid and (step.kind == STRUCTURE or step.before_grid):
+            what = "shapes" if step.kind == STRUCTURE else "weights"
             raise BadRecipe(
-                f"{step.name} cannot follow {grid.name}, because it changes the shapes that the grid was fitted to; put {step.name} before {grid.name}."
+                f"{step.name} cannot follow {grid.name}, because it changes the {what} that the grid was fitted to; put {step.name} before {grid.name}."
             )
         if step.kind == GRID:
             grid = step

@@ -1,4 +1,7 @@
-"""A teacher's answers: the logits of a checkpoint for training pictures, as they are and mirrored; computed once and kept."""
+"""A teacher's answers: the logits of a checkpoint for training pictures, as they are and mirrored; computed once and kept.
+
+And its hints: the features that its classifier reads, for the same pictures.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,58 @@ from safetensors.torch import load_file, save
 
 from core import kept
 from core.datasets import Dataset
-from core.training import logits_of
+from core.errors import BadRecipe
+from core.training import classifier, features_read, logits_of, penultimate
 from core.zoo import Checkpoint
 
 BATCH = 64
+LARGEST_FEATURES = 256 * 2**20  # bytes
+LOGITS, FEATURES = "logits", "features"
 
 
 def answers(checkpoint: Checkpoint, dataset: Dataset, images: int, turn=contextlib.nullcontext, report=lambda event: None) -> torch.Tensor:
     """Logits (2, n, K) float32 of the first n training pictures: [0] as they are, [1] mirrored."""
+    return _kept(LOGITS, checkpoint, dataset, images, turn, report)
+
+
+def features(checkpoint: Checkpoint, dataset: Dataset, images: int, turn=contextlib.nullcontext, report=lambda event: None) -> torch.Tensor:
+    """What the classifier reads (2, n, W) float32 of the first n training pictures: [0] as they are, [1] mirrored.
+
+    Raises `BadRecipe` when they would take more than `LARGEST_FEATURES`.
+    """
+    width = features_read(classifier(checkpoint.load()))
+    count, most = min(images, len(dataset.split("train"))), LARGEST_FEATURES // (2 * 4 * width)
+    if count > most:
+        raise BadRecipe(
+            f"The hints of {checkpoint.model} on {count:,} pictures take {8 * width * count:,} bytes, and at most {LARGEST_FEATURES:,} are kept in "
+            f"memory; take at most {most // 100 * 100:,} images, or leave the hints out."
+        )
+    return _kept(FEATURES, checkpoint, dataset, images, turn, report)
+
+
+def _kept(kind: str, checkpoint: Checkpoint, dataset: Dataset, images: int, turn, report) -> torch.Tensor:
     pictures = dataset.split("train").images[:images]
-    name = f"{checkpoint.hash}-{dataset.fingerprint}-{len(pictures)}.safetensors"
+    name = f"{checkpoint.hash}-{dataset.fingerprint}-{len(pictures)}{'' if kind == LOGITS else '-' + kind}.safetensors"
     stored = kept.get("teachers", name)
     if stored:
         try:
-            return load_file(stored)["logits"]
+            return load_file(stored)[kind]
         except SafetensorError:
             kept.drop(stored)
+    found = _computed(kind, checkpoint, dataset, pictures, turn, report)
+    kept.put("teachers", name, save({kind: found}))
+    return found.clone()
+
+
+def _computed(kind: str, checkpoint: Checkpoint, dataset: Dataset, pictures, turn, report) -> torch.Tensor:
     module = checkpoint.load()
     parts: list[list[torch.Tensor]] = [[], []]
-    with torch.inference_mode():
+    with torch.inference_mode(), penultimate(classifier(module)) as seen:
         for start in range(0, len(pictures), BATCH):
             with turn():
                 x = dataset.prepare(pictures[start : start + BATCH], checkpoint.input_size)
-                parts[0].append(logits_of(module(x)))
-                parts[1].append(logits_of(module(x.flip(3).contiguous(memory_format=torch.channels_last))))
+                for part, shown in zip(parts, (x, x.flip(3).contiguous(memory_format=torch.channels_last)), strict=True):
+                    logits = logits_of(module(shown))
+                    part.append(logits if kind == LOGITS else seen[0].clone())
             report({"fraction": min(1.0, (start + BATCH) / len(pictures))})
-    logits = torch.stack([torch.cat(part) for part in parts])
-    kept.put("teachers", name, save({"logits": logits}))
-    return logits.clone()
+    return torch.stack([torch.cat(part) for part in parts])

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,17 +62,21 @@ def fit(
     report: Report = lambda event: None,
     watch: int = 0,
     state: Path | None = None,
+    clock: Callable[[float], None] = lambda fraction: None,
+    beside: torch.nn.Module | None = None,
 ) -> None:
     """Train `module` in place on the dataset's train split.
 
     `turn` is entered around every update and may wait, or raise `Cancelled`. `report` receives a dict after every few
     updates: `fraction`, `epoch`, `loss`, `seconds_left`, and, where `watch` pictures of the validation split are
-    evaluated after each epoch, `top1` (percent). `state` is a file that lets a killed training go on.
+    evaluated after each epoch, `top1` (percent). `state` is a file that lets a killed training go on. `clock` is told before every
+    update which share of them is done. `beside` is trained together with `module`: what the objective needs to learn, and
+    the model does not keep.
     """
     images, labels = _training_pictures(dataset, plan)
     steps = math.ceil(len(labels) / plan.batch_size)  # updates an epoch
     total = steps * plan.epochs
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for part in (module, beside) if part is not None for parameter in part.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum, nesterov=True, weight_decay=plan.weight_decay)
     first = _restore(state, module, optimizer, parameters, plan) if state else 0
     started, done_before = time.monotonic(), first * steps
@@ -89,6 +93,7 @@ def fit(
                     continue
                 for group in optimizer.param_groups:
                     group["lr"] = one_cycle(epoch * steps + step, total, plan.learning_rate, plan.warm_up)
+                clock((epoch * steps + step) / total)
                 with turn():
                     x, mirrored = _augment(dataset.prepare(images[numbers.numpy()], input_size), plan, generator)
                     optimizer.zero_grad(set_to_none=True)
@@ -120,6 +125,33 @@ def one_cycle(step: int, total: int, peak: float, warm_up: float) -> float:
 def logits_of(output) -> torch.Tensor:
     """A model's logits (B, K); models with auxiliary classifiers return them in a tuple while training."""
     return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def classifier(module: torch.nn.Module, factored: Collection[str] = ()) -> torch.nn.Conv2d | torch.nn.Linear:
+    """The layer that reads the features: the last convolution or linear layer, or, where its path is in `factored`, its first factor."""
+    *_, (path, last) = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)))
+    whole = path.rpartition(".")[0]
+    return module.get_submodule(f"{whole}.0") if whole in factored else last
+
+
+def features_read(layer: torch.nn.Conv2d | torch.nn.Linear) -> int:
+    """How many features a classifier reads of each picture."""
+    return layer.in_channels if isinstance(layer, torch.nn.Conv2d) else layer.in_features
+
+
+@contextlib.contextmanager
+def penultimate(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """While inside, the list holds what a classifier read last: features (B, W), averaged over positions where it is a convolution."""
+    seen: list[torch.Tensor] = []
+
+    def look(_layer, inputs: tuple) -> None:
+        seen[:] = [inputs[0].mean((2, 3)) if inputs[0].dim() == 4 else inputs[0]]
+
+    hook = layer.register_forward_pre_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _training_pictures(dataset: Dataset, plan: Plan):

@@ -1,7 +1,7 @@
 """The state of a compressed model: what each weight is, and what it is worth when measured.
 
-A weight has exactly one state: a latent tensor, optionally a mask, optionally a grid. The mask applies last, and every
-grid contains exact 0, so zeros survive rounding. `Compressed` keeps the module's plain parameters equal to the states'
+A weight has exactly one state: a latent tensor, optionally a mask, optionally a grid (`core.grids`). The mask applies last, and
+every grid contains exact 0, so zeros survive rounding. `Compressed` keeps the module's plain parameters equal to the states'
 values at all times: whoever measures sees plain weights. Methods change states by `Compressed.set`; only training
 (`trainable`) puts parametrizations on the module, and takes them off again.
 """
@@ -18,43 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from core.architecture import Architecture
+from core.grids import Codebook, Grid
 from core.recipe import choose
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A uniform grid: value = (codes − zero_point) · scale.
-
-    codes int16, shape of the weight, within ±2^(bits−1); scale float32 and zero_point int16, of one shape that
-    broadcasts against the weight: (1, 1, 1, 1) for a tensor or model scale, (C, 1, 1, 1) for one a channel.
-    A symmetric grid has zero_point 0 and 2^bits − 1 levels.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    zero_point: Tensor
-    bits: int
-    symmetric: bool
-
-    @property
-    def low(self) -> int:
-        return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)
-
-    @property
-    def high(self) -> int:
-        return 2 ** (self.bits - 1) - 1
-
-    def value(self) -> Tensor:
-        if not self.zero_point.any():
-            return self.codes * self.scale
-        return (self.codes.int() - self.zero_point) * self.scale  # int: 16-bit differences do not fit int16
-
-    def round(self, latent: Tensor) -> Grid:
-        """The same frozen scales with the codes that are nearest to `latent`."""
-        codes = (latent * (1 / self.scale)).round_()
-        if not self.symmetric:
-            codes += self.zero_point
-        return replace(self, codes=codes.clamp_(self.low, self.high).to(torch.int16))
 
 
 @dataclass(frozen=True)
@@ -81,11 +46,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """An unsigned uniform grid on one tensor of the graph: value = (code − zero_point) · scale, code in 0 … 2^bits − 1."""
+    """An unsigned uniform grid on one tensor of the graph: value = (code − zero_point) · scale, code in 0 … 2^bits − 1.
+
+    A dynamic one has the range of each picture's own values, found while it runs; its scale and zero point stand for nothing.
+    """
 
     scale: float
     zero_point: int
     bits: int
+    dynamic: bool = False
 
 
 @dataclass
@@ -93,8 +62,8 @@ class Compressed:
     """A model on its way through a recipe.
 
     `weights` maps parameter names (`layer1.0.conv1.weight`) of convolutions, linear layers and attention to their
-    states; `activations` maps the graph's tensor names to grids (see `core.activations`); `notes` are sentences for
-    the person, about what a step could not do.
+    states, and, once a step has put them on a grid, those of biases and batch norms; `activations` maps the graph's tensor
+    names to grids (see `core.activations`); `notes` are sentences for the person, about what a step could not do.
     """
 
     module: nn.Module
@@ -123,7 +92,14 @@ class Compressed:
 
     def chosen(self, layers: str) -> list[str]:
         """The names of the weights that a step's `layers` field means; raises `BadField` when that is none."""
-        return choose(list(self.weights), layers)
+        return choose([name for name, _parameter in weights_of(self.module)], layers)
+
+    def stored(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of every parameter that has a state: the weights in the module's order, then the rest by name."""
+        own = dict(weights_of(self.module))
+        yield from own.items()
+        for name in sorted(set(self.weights) - set(own)):
+            yield name, self.module.get_parameter(name)
 
     def rebuild(self) -> None:
         """After a structural change of the module: take new latents, and find the masks again where the weight is 0."""
@@ -200,28 +176,17 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield (f"{path}.{kind}" if path else kind), parameter
 
 
-class _Straight(nn.Module):
-    """A parametrization that rounds and masks going forward, and passes the gradient straight through the rounding."""
+class _Trained(nn.Module):
+    """A parametrization from the latent weight to its value: the grid's own rounding, then the mask."""
 
     def __init__(self, weight: Weight):
         super().__init__()
-        self.weight = weight
+        self.rounding = weight.grid.rounding() if weight.grid is not None else nn.Identity()
+        self.mask = weight.mask
 
     def forward(self, latent: Tensor) -> Tensor:
-        value = latent
-        if self.weight.grid is not None:
-            value = _round_straight(latent, self.weight.grid)
-        return value if self.weight.mask is None else value * self.weight.mask
-
-
-def _round_straight(latent: Tensor, grid: Grid) -> Tensor:
-    """Nearest grid value; the gradient is 1 inside the grid's range and 0 outside (arXiv:1308.3432)."""
-    zero = grid.zero_point.int()  # 16 bits less a zero point leave 16 bits
-    low, high = (grid.low - zero) * grid.scale, (grid.high - zero) * grid.scale
-    inside = latent.clamp(low, high)
-    with torch.no_grad():
-        offset = (torch.round(inside / grid.scale)) * grid.scale - inside
-    return inside + offset
+        value = self.rounding(latent)
+        return value if self.mask is None else value * self.mask
 
 
 @contextlib.contextmanager
@@ -233,24 +198,45 @@ def trainable(subject: Compressed) -> Iterator[nn.Module]:
     """
     module = subject.module
     held = {name: weight for name, weight in subject.weights.items() if weight.mask is not None or weight.grid is not None}
+    placed: dict[str, _Trained] = {}
+    orders = {name: list(_owner(module, name)[0]._parameters) for name in held}
     for name, weight in held.items():
-        layer, _, kind = name.rpartition(".")
-        owner = module.get_submodule(layer)
+        owner, kind = _owner(module, name)
         getattr(owner, kind).data = weight.latent.clone()
-        parametrize.register_parametrization(owner, kind, _Straight(weight), unsafe=True)
+        placed[name] = _Trained(weight)
+        parametrize.register_parametrization(owner, kind, placed[name], unsafe=True)
+    _share(placed)
     try:
         yield module
     finally:
         latents = {}
         for name in held:
-            layer, _, kind = name.rpartition(".")
-            owner = module.get_submodule(layer)
+            owner, kind = _owner(module, name)
             latents[name] = owner.parametrizations[kind].original.detach()
             parametrize.remove_parametrizations(owner, kind, leave_parametrized=False)
+            owner._parameters = {place: owner._parameters[place] for place in orders[name]}  # it comes back behind the bias
         for name, parameter in weights_of(module):
-            weight = held.get(name)
-            if weight is None:
+            if name not in held:
                 subject.weights[name] = Weight(parameter.detach())
-            else:
-                latent = latents[name].clone()
-                subject.set(name, Weight(latent, weight.mask, None if weight.grid is None else weight.grid.round(latent)))
+        entries: dict[int, Tensor] = {}
+        for name, weight in held.items():
+            latent = latents[name].clone()
+            grid = None if weight.grid is None else weight.grid.after(placed[name].rounding, latent)
+            if isinstance(grid, Codebook):  # one codebook of several weights stays one
+                grid = replace(grid, entries=entries.setdefault(id(placed[name].rounding.learned), grid.entries))
+            subject.set(name, Weight(latent, weight.mask, grid))
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The layer that has a parameter, and what it calls it."""
+    layer, _, kind = name.rpartition(".")
+    return module.get_submodule(layer), kind
+
+
+def _share(placed: dict[str, _Trained]) -> None:
+    """Let weights whose codebooks are one tensor learn one set of entries."""
+    learned: dict[int, nn.Parameter] = {}
+    for trained in placed.values():
+        rounding = trained.rounding
+        if hasattr(rounding, "learned"):
+            rounding.learned = learned.setdefault(rounding.of, rounding.learned)

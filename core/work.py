@@ -37,9 +37,11 @@ class Work:
         DATASETS.get(self.dataset)
         if not isinstance(self.recipe, Recipe):
             raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
+        model = self.model
         for step in self.recipe.steps:
-            step.check_model(self.model)
-            choose(zoo.models()[self.model]["weights"], getattr(step, "layers", "all"))
+            step.check_model(model)
+            model = step.model_after(model)
+            choose(zoo.models()[model]["weights"], getattr(step, "layers", "all"))
         if self.split not in MEASURED_SPLITS:
             raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
         if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):
@@ -58,7 +60,14 @@ class Work:
         for step in self.recipe.steps:
             if getattr(step, "teacher", "self") != "self":
                 zoo.checkpoint(step.teacher, self.dataset)
-        return zoo.checkpoint(self.model, self.dataset)
+        checkpoint = zoo.checkpoint(self.model, self.dataset)
+        if self._last_model() != self.model:
+            zoo.check_reads(self._last_model(), checkpoint.input_size)
+        return checkpoint
+
+    def _last_model(self) -> str:
+        """The model that is measured in the end: the student's, where the recipe has one."""
+        return functools.reduce(lambda model, step: step.model_after(model), self.recipe.steps, self.model)
 
     @functools.cached_property
     def _identity(self) -> str:

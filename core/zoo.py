@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import BadField, NotHere, UnknownName
+from core.errors import BadField, BadRecipe, NotHere, UnknownName
 from core.home import ASSETS, home
 from core.recipe import digest
 
@@ -58,6 +58,13 @@ def input_size(model: str, wanted: int) -> int:
     smallest, step = facts["smallest_input"], facts.get("input_step", 1)
     size = smallest + -(-max(0, wanted - smallest) // step) * step
     return size if size <= LARGEST_INPUT else size - step
+
+
+def check_reads(model: str, size: int) -> None:
+    """Raises `BadRecipe` when the model cannot read pictures of `size` × `size`, as a student of a checkpoint must."""
+    least = input_size(model, size)
+    if least != size:
+        raise BadRecipe(f"{model} cannot be the student, because the pictures are {size}×{size}, and it reads none smaller than {least}×{least}.")
 
 
 def build(model: str, classes: int, size: int, imagenet: bool = False):

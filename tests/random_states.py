@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from core.architecture import Architecture
-from core.weights import Compressed, Grid, Weight
+from core.grids import Uniform
+from core.weights import Compressed, Weight
 from tests import five_layers
 
 five_layers.register()
@@ -35,14 +36,14 @@ def random_mask(shape, density: float, seed: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
 
 
-def grid_of(latent: torch.Tensor, bits: int, symmetric: bool, granularity: str, scale: float = 3.0) -> Grid:
+def grid_of(latent: torch.Tensor, bits: int, symmetric: bool, granularity: str, scale: float = 3.0) -> Uniform:
     """A grid that reaches `scale` deviations, with a scale a channel, a tensor, or 1 for the whole model."""
     rows = (latent.shape[0],) + (1,) * (latent.dim() - 1) if granularity == "channel" else (1,) * latent.dim()
     reach = torch.ones(rows) if granularity == "model" else latent.abs().reshape(rows[0], -1).mean(1).view(rows) + 0.01
     zero_point = torch.zeros(rows, dtype=torch.int16)
     if not symmetric:
         zero_point = (torch.arange(zero_point.numel()) % 3 - 1).view(rows).to(torch.int16)
-    return Grid(torch.empty(0), reach * scale / 2 ** (bits - 1), zero_point, bits, symmetric).round(latent)
+    return Uniform(torch.empty(0), reach * scale / 2 ** (bits - 1), zero_point, bits, symmetric).round(latent)
 
 
 def set_states(subject: Compressed, states: list, seed: int) -> Compressed:

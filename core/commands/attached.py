@@ -22,7 +22,7 @@ def measured(work: Work, artifact: Path | None, progress) -> dict:
     """The result of a run as `engine.Result.to_json()` has it; the packed model is written to `artifact` when that is given."""
     store = Store()
     try:
-        result = _known(store, work)
+        result = known(store, work)
         if result is None and running_office() is not None:
             result = _by_the_cluster(store, work, progress)
         if result is None:
@@ -34,7 +34,7 @@ def measured(work: Work, artifact: Path | None, progress) -> dict:
     return result
 
 
-def _known(store: Store, work: Work) -> dict | None:
+def known(store: Store, work: Work) -> dict | None:
     """A run that was measured on this machine, with its latency where that is wanted."""
     row = store.find(work.identity())
     if row is None or row["state"] != COMPLETE or row["origin"] != "here" or (row["machine"] or {}).get("id") != machine()["id"]:
@@ -68,7 +68,7 @@ def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
         raise Cancelled("The run was cancelled.")
     if row["state"] != COMPLETE:
         raise error_of(row["stage"], row["message"] or "The run failed.")
-    return _known(store, work)
+    return known(store, work)
 
 
 def _here(store: Store, work: Work, artifact: Path | None, progress) -> dict:

@@ -1,3 +1,25 @@
 """The compression methods, one file each. Importing this package registers their steps and imports no torch."""
 
-from core.methods import calibrate_batchnorm, channel_prune, distill, finetune, magnitude_prune, quantize  # noqa: F401
+from core.methods import (  # noqa: F401
+    binarize,
+    calibrate_batchnorm,
+    cast,
+    channel_prune,
+    contribution_prune,
+    correct_bias,
+    distill,
+    entropy_prune,
+    equalize,
+    factorize,
+    finetune,
+    gradient_prune,
+    magnitude_prune,
+    mixed_precision,
+    nm_prune,
+    quantize,
+    random_prune,
+    round_adaptively,
+    share_weights,
+    student,
+    ternarize,
+)

@@ -24,7 +24,7 @@ class Context:
 
     `seed` derives from the key of the steps before it. `turn` is entered around every piece of computing and may wait,
     or raise `Cancelled`. `report` receives dicts such as `{"fraction": 0.4, "loss": 0.31}`. `images_at_most` bounds how
-    many pictures a step reads while a preview is made.
+    many pictures a step reads while a preview is made. `later` are the steps that follow in the recipe.
     """
 
     checkpoint: Checkpoint
@@ -33,6 +33,7 @@ class Context:
     images_at_most: int | None = None
     turn: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     report: Callable[[dict], None] = field(default=lambda event: None)
+    later: tuple[Step, ...] = ()
 
     @property
     def input_size(self) -> int:
@@ -46,13 +47,27 @@ class Context:
 
     def teacher_answers(self, teacher: str, images: int):
         """The teacher's logits (2, n, K) for the first n training pictures, as they are and mirrored; computed once and kept."""
-        from core import teachers, zoo
+        from core import teachers
 
-        checkpoint = self.checkpoint if teacher == "self" else zoo.checkpoint(teacher, self.dataset.source.name)
-        return teachers.answers(checkpoint, self.dataset, images, self.turn, self.report)
+        return teachers.answers(self._teacher(teacher), self.dataset, images, self.turn, self.report)
 
-    def train(self, subject: Compressed, step, objective) -> None:
-        """Train `subject` by the one loop: masks hold, and the grids of weights and activations round on the way."""
+    def teacher_features(self, teacher: str, images: int):
+        """What the teacher's classifier reads (2, n, W) of the first n training pictures, as they are and mirrored; kept like its answers."""
+        from core import teachers
+
+        return teachers.features(self._teacher(teacher), self.dataset, images, self.turn, self.report)
+
+    def _teacher(self, name: str) -> Checkpoint:
+        """`self` is the uncompressed checkpoint, also of a student that is another model."""
+        from core import zoo
+
+        return self.checkpoint if name == "self" else zoo.checkpoint(name, self.dataset.source.name)
+
+    def train(self, subject: Compressed, step, objective, clock=lambda fraction: None, beside=None) -> None:
+        """Train `subject` by the one loop: masks hold, and the grids of weights and activations round on the way.
+
+        `clock` and `beside` are those of `core.training.fit`. Where the step has `checkpoint_activations`, they are computed twice.
+        """
         from core import training
         from core.activations import simulated
         from core.weights import trainable
@@ -62,8 +77,14 @@ class Context:
             warm_up=0.1, flip=self.dataset.source.flip, seed=self.seed,
         )  # fmt: skip
         with trainable(subject) as module:
+            trained = simulated(module, subject.activations) if subject.activations else module
+            if getattr(step, "checkpoint_activations", False):
+                from core.recompute import Recomputed
+
+                with self.turn():
+                    trained = Recomputed(trained, self.input_size)
             training.fit(
-                simulated(module, subject.activations) if subject.activations else module, self.dataset, self.input_size, plan, objective, turn=self.turn,
+                trained, self.dataset, self.input_size, plan, objective, turn=self.turn, clock=clock, beside=beside,
                 report=lambda event: self.report({"curve": event, "fraction": event["fraction"]}),
                 watch=min(500, len(self.dataset.split("validation"))),
             )  # fmt: skip

@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core import zoo
+from core import pruning, zoo
 from core.errors import BadRecipe
 from core.methods.apply import applies
 from core.recipe import STRUCTURE, Step, layers_param, param, register
 
 NARROWEST = 1 / 3  # no layer keeps less than this part of the share that the whole model keeps
 TAYLOR_BATCH = 32  # pictures; the squared change of the loss is averaged over batches
-REMEMBERED = 4  # rankings by taylor
 
 
 @register
@@ -27,9 +26,11 @@ class ChannelPrune(Step):
     - taylor: mean over batches of (Σ w·dL/dw)², w those that read it: to first order the squared change of the loss
       when nothing reads the channel any more (Molchanov et al. 2019, arXiv:1906.10771)
     - l1: Σ|w|, l2: Σw² (arXiv:1608.08710); bn_scale: Σ|γ| of its batch norms (arXiv:1708.06519)
+    - entropy: Σ H over the filters that make it, H = −Σ p·log2 p of a filter's rectified activation on calibration
+      pictures (arXiv:1706.05791; exactly as in `core.pruning.filter_entropies`)
     - random: the control that every criterion must beat
 
-    To compare layers (scope global), l1, l2 and bn_scale are taken as shares of their layer's sum.
+    To compare layers (scope global), l1, l2, bn_scale and entropy are taken as shares of their layer's sum.
     """
 
     name: ClassVar[str] = "channel_prune"
@@ -37,13 +38,13 @@ class ChannelPrune(Step):
     kind: ClassVar[str] = STRUCTURE
 
     sparsity: float = param(
-        0.3, 0.0, 0.9, 0.05,
+        0.3, 0.0, 0.9, 0.05, harder="up",
         help="Share of the channels removed. A share p removes about 1 − (1 − p)² of the parameters, since a weight joins two channels.",
     )  # fmt: skip
-    importance: str = param("taylor", choices=("taylor", "l2", "l1", "bn_scale", "random"), help="What makes a channel worth keeping.")
+    importance: str = param("taylor", choices=("taylor", "l2", "l1", "bn_scale", "entropy", "random"), help="What makes a channel worth keeping.")
     scope: str = param("global", choices=("global", "layer"), help="Compare channels over the whole model, or remove the same share of each layer.")
     round_to: int = param(8, choices=(1, 4, 8, 16), unit="channels", help="A layer keeps a multiple of this many channels; kernels like multiples of 8.")
-    images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures for taylor; the other importances read none.")
+    images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures for taylor and entropy; the other importances read none.")
     layers: str = layers_param()
 
     def check_model(self, model: str) -> None:
@@ -105,6 +106,8 @@ def _score(step: ChannelPrune, groups: list, subject, context) -> list:
         return [torch.rand(group.units, generator=generator) for group in groups]
     if step.importance == "taylor":
         return _taylor(step, groups, subject, context)
+    if step.importance == "entropy":
+        return _entropy(step, groups, subject, context)
     with context.turn():
         return _magnitude(step.importance, groups, subject.module)
 
@@ -118,27 +121,27 @@ def _magnitude(importance: str, groups: list, module) -> list:
     for path in {part.layer for chosen in parts for part in chosen}:
         size = module.get_submodule(path).weight.detach().abs()
         sizes[path] = size.square() if importance == "l2" else size
-    totals = [channels.sums(group, chosen, sizes, module) for group, chosen in zip(groups, parts, strict=True)]
+    return _shares([channels.sums(group, chosen, sizes, module) for group, chosen in zip(groups, parts, strict=True)])
+
+
+def _shares(totals: list) -> list:
     return [total / total.sum().clamp_min(1e-30) for total in totals]
 
 
+def _entropy(step: ChannelPrune, groups: list, subject, context) -> list:
+    """Sums of the bits of the filters that make each unit, as shares of their group's sum."""
+    from core import channels
+
+    paths = list(dict.fromkeys(part.layer for group in groups for part in group.makers()))
+    bits = dict(zip(paths, pruning.filter_entropies(subject, paths, step.images, context), strict=True))
+    return _shares([channels.sums(group, group.makers(), bits, subject.module) for group in groups])
+
+
 def _taylor(step: ChannelPrune, groups: list, subject, context) -> list:
-    """The mean over batches of (Σ w·dL/dw)² over the weights that read a unit; L is the cross-entropy on calibration pictures.
-
-    The ranking does not depend on the sparsity, so that the last few are remembered: dragging the slider asks again and again.
-    """
-    count = min(step.images, len(context.dataset.split("calibration")))
-    count = count if context.images_at_most is None else min(count, context.images_at_most)
-    key = (context.dataset.fingerprint, context.input_size, count, step.layers, repr(subject.module), _fingerprint(subject.module))
-    if key in _RANKINGS:
-        return _RANKINGS[key]
-    found = _RANKINGS[key] = _measure_taylor(groups, subject.module, context, count)
-    if len(_RANKINGS) > REMEMBERED:
-        _RANKINGS.pop(next(iter(_RANKINGS)))
-    return found
-
-
-_RANKINGS: dict[tuple, list] = {}
+    """The mean over batches of (Σ w·dL/dw)² over the weights that read a unit; L is the cross-entropy on calibration pictures."""
+    count = pruning.pictures(context, step.images)
+    key = ("channels by taylor", count, step.layers)
+    return pruning.remembered(key, subject, context, lambda: _measure_taylor(groups, subject.module, context, count))
 
 
 def _measure_taylor(groups: list, module, context, count: int) -> list:
@@ -160,22 +163,19 @@ def _measure_taylor(groups: list, module, context, count: int) -> list:
     return scores
 
 
-def _fingerprint(module) -> tuple:
-    """Sum and norm of every tensor: differs wherever training, pruning or repair has passed, and takes 10 ms where a hash takes 100."""
-    return tuple((float(tensor.sum()), float(tensor.float().norm())) for tensor in module.state_dict().values())
-
-
 def select(step: ChannelPrune, scores: list[list[float]], widths: list[int]) -> list[list[int]]:
     """The units to remove of each group, ascending: those of the lowest scores, the earlier of equals first.
 
     `widths` says how many channels a unit of each group has. At least one unit of each group stays.
     """
+    from core import channels
+
     counts = [len(score) for score in scores]
     if step.scope == "layer":
         kept = [count - round(step.sparsity * count) for count in counts]
     else:
         kept = _kept_globally(step.sparsity, scores, widths)
-    rounded = [_rounded(*sizes, step.round_to) for sizes in zip(kept, counts, widths, strict=True)]
+    rounded = [channels.nearest(*sizes, step.round_to) for sizes in zip(kept, counts, widths, strict=True)]
     return [sorted(sorted(range(len(score)), key=score.__getitem__)[: len(score) - keep]) for score, keep in zip(scores, rounded, strict=True)]
 
 
@@ -191,9 +191,3 @@ def _kept_globally(sparsity: float, scores: list[list[float]], widths: list[int]
             kept[group] -= 1
             left -= widths[group]
     return kept
-
-
-def _rounded(kept: int, units: int, width: int, multiple: int) -> int:
-    """The number of units nearest to `kept`, the larger of two, whose channels are a multiple; all units are always allowed."""
-    allowed = [count for count in range(1, units) if count * width % multiple == 0] + [units]
-    return min(allowed, key=lambda count: (abs(count - kept), -count))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.methods.apply import applies
-from core.recipe import TRAIN, Step, param, register
+from core.recipe import TRAIN, Step, param, recomputing_param, register
 
 
 @register
@@ -15,7 +15,9 @@ class Finetune(Step):
     """Minimises the cross-entropy to the true labels on training pictures.
 
     Pruned weights stay zero. Weights on a grid are trained through the rounding with straight-through gradients
-    (quantization-aware training, arXiv:1308.3432), on the scales of the step that made the grid.
+    (quantization-aware training, arXiv:1308.3432), on the scales of the step that made the grid. With
+    `checkpoint_activations` only some activations are kept going forward, and the others computed again going backward:
+    the same gradients for less memory and more time (Chen et al. 2016, arXiv:1604.06174).
     """
 
     name: ClassVar[str] = "finetune"
@@ -25,6 +27,7 @@ class Finetune(Step):
     epochs: int = param(1, 1, 50, 1, help="Passes over the training pictures.")
     learning_rate: float = param(0.01, 0.0001, 0.2, 0.0001, help="Peak of the one-cycle learning rate.")
     images: int = param(4000, 100, 60000, 100, unit="pictures", help="Training pictures used, at most what the dataset has.")
+    checkpoint_activations: bool = recomputing_param()
 
 
 @applies(Finetune)

@@ -8,8 +8,7 @@ from typing import ClassVar
 from core.methods.apply import applies
 from core.recipe import GRID, Step, layers_param, param, register
 
-PREVIEW_SAMPLE = 1 << 15  # values of a tensor that a preview looks at to choose where to clip, among every third range
-SHRINK = tuple(1 - 0.05 * step for step in range(15))  # 1.00 … 0.30 of the full range, tried when clipping by error
+PREVIEW_SAMPLE = 1 << 15  # values of a tensor that a preview looks at to choose where to clip
 
 
 @register
@@ -18,23 +17,48 @@ class Quantize(Step):
     """Rounds weights to a uniform grid: w ≈ (code − zero_point) · scale, codes of `weight_bits` bits.
 
     Symmetric grids have zero_point 0 and 2^b − 1 levels; others have 2^b levels and an integer zero point inside their
-    range, so 0 stays exactly 0. One scale for the whole model, for each tensor, or for each output channel
-    (C, 1, 1, 1). `mse` clipping shrinks a range to where the squared error is least. Activation grids have one scale a
-    tensor and are set from calibration pictures. Jacob et al. 2017, arXiv:1712.05877.
+    range, so 0 stays exactly 0. One scale for the whole model, for each tensor, for each output channel (C, 1, 1, 1), or for
+    every `group_size` consecutive inputs of each output (C, G). Activation grids have one scale a tensor: static ones are set from
+    calibration pictures, dynamic ones by each picture's own values. Jacob et al. 2017, arXiv:1712.05877. Scales that are
+    powers of two make it fixed point: w ≈ code · 2^−f (arXiv:1511.06393).
+
+    - minmax: the range covers every weight; percentile: all but the outermost 0.1 %
+    - mse, entropy: the range is shrunk to where the squared error, or the divergence of the histograms, is least
     """
 
     name: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Quantize"
     kind: ClassVar[str] = GRID
 
-    weight_bits: int = param(4, choices=(2, 3, 4, 5, 6, 7, 8, 16), unit="bits", help="Bits of each weight's code.")
+    weight_bits: int = param(4, choices=(2, 3, 4, 5, 6, 7, 8, 16), unit="bits", help="Bits of each weight's code.", harder="down")
     activation_bits: int | None = param(
-        None, choices=(4, 5, 6, 7, 8), optional=True, unit="bits", help="Bits of the values between layers; 8, with 8-bit weights, runs as real int8."
-    )
-    granularity: str = param("channel", choices=("model", "tensor", "channel"), help="How many weights share one scale.")
+        None, choices=(4, 5, 6, 7, 8), optional=True, unit="bits", harder="down",
+        help="Bits of the values between layers; 8, with 8-bit weights, runs as real int8.",
+    )  # fmt: skip
+    granularity: str = param("channel", choices=("model", "tensor", "channel", "group"), help="How many weights share one scale.")
     symmetric: bool = param(True, help="Centre the grid on zero; int8 kernels need this.")
-    clipping: str = param("minmax", choices=("minmax", "mse"), help="Cover every weight, or clip the range where the rounding error is least.")
+    clipping: str = param(
+        "minmax", choices=("minmax", "mse", "percentile", "entropy"), help="Cover every weight, or clip the range where least is lost, by this measure."
+    )
     layers: str = layers_param()
+    group_size: int = param(
+        64, later=True, choices=(16, 32, 64, 128), unit="weights", help="How many consecutive weights share a scale, where the granularity is group."
+    )
+    scale: str = param(
+        "free", later=True, choices=("free", "power_of_two"), help="Any scale, or powers of two only: fixed point, which multiplies by shifting."
+    )
+    parameters: str = param(
+        "weights",
+        later=True,
+        choices=("weights", "weights_and_biases"),
+        help="Round only the matrices and kernels, or every parameter: biases and batch norms too.",
+    )
+    activation_scale: str = param(
+        "static",
+        later=True,
+        choices=("static", "dynamic"),
+        help="Ranges of the values between layers: set from calibration pictures, or by each picture itself.",
+    )
 
 
 @applies(Quantize)
@@ -45,27 +69,61 @@ def apply(step: Quantize, subject, context) -> None:
     with context.turn():
         values = {name: subject.value(name) for name in names}
         sample = None if context.images_at_most is None else PREVIEW_SAMPLE
+        masks = {name: subject.weights[name].mask for name in names}
+        if step.parameters == "weights_and_biases":
+            values |= _others(subject, names)
         if step.granularity == "model":
             grids = _model_grids(values, step, sample)
         else:
             grids = {name: _grid(value, step, sample) for name, value in values.items()}
         for name, grid in grids.items():
-            subject.set(name, Weight(values[name], subject.weights[name].mask, grid))
+            subject.set(name, Weight(values[name], masks.get(name), grid))
     if step.activation_bits is not None:
-        from core.activations import observe, sites
+        subject.activations = _activations(step, subject, context)
 
-        on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
-        around = sites(subject.module, on_grids)
-        subject.activations = observe(subject.module, list(context.calibration(500)), step.activation_bits, around, context.turn)
+
+def _others(subject, names: list[str]) -> dict:
+    """The biases of the chosen layers, and the scales and shifts of batch norms where all layers are chosen."""
+    from core.weights import weights_of
+
+    own = {name for name, _parameter in weights_of(subject.module)}
+    layers = {name.rpartition(".")[0] for name in names}
+    whole = own == set(names)
+    rest = [name for name, parameter in subject.module.named_parameters() if name not in own and parameter.numel()]
+    return {name: subject.value(name) for name in rest if whole or name.rpartition(".")[0] in layers}
+
+
+def _activations(step: Quantize, subject, context) -> dict:
+    from core.activations import dynamic, observe, sites
+
+    on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
+    around = sites(subject.module, on_grids)
+    if step.activation_scale == "dynamic":
+        return dynamic(subject.module, step.activation_bits, around)
+    return observe(subject.module, list(context.calibration(500)), step.activation_bits, around, context.turn)
 
 
 def _grid(value, step: Quantize, sample: int | None = None):
-    """value (C, …) → its grid with scales (C, 1, …) or (1, 1, …)."""
+    """value (C, …) → its grid with scales (C, 1, …), (1, 1, …) or (C, G); a vector has one scale."""
     from core.weights import flat, rows
 
-    scale, zero = _fit(rows(value) if step.granularity == "channel" else flat(value).view(1, -1), step, sample)
+    if step.granularity == "group" and value.dim() > 1:
+        return _grouped(value, step, sample)
+    apart = step.granularity in ("channel", "group") and value.dim() > 1
+    scale, zero = _fit(rows(value) if apart else flat(value).view(1, -1), step, sample)
     shape = (-1,) + (1,) * (value.dim() - 1)
     return _on_grid(value, scale.view(shape), zero.view(shape), step)
+
+
+def _grouped(value, step: Quantize, sample: int | None):
+    """Scales (C, G), one for every `group_size` consecutive inputs; the last group of a row may be shorter."""
+    import torch
+
+    inputs = value.reshape(len(value), -1)  # (C, n)
+    groups = -(-inputs.shape[1] // step.group_size)
+    padded = torch.nn.functional.pad(inputs, (0, groups * step.group_size - inputs.shape[1]))  # zeros widen no range
+    scale, zero = _fit(padded.view(-1, step.group_size), step, sample)
+    return _on_grid(value, scale.view(-1, groups), zero.view(-1, groups), step, step.group_size)
 
 
 def _model_grids(values: dict, step: Quantize, sample: int | None = None) -> dict:
@@ -78,62 +136,15 @@ def _model_grids(values: dict, step: Quantize, sample: int | None = None) -> dic
     return {name: _on_grid(value, scale.view((1,) * value.dim()), zero.view((1,) * value.dim()), step) for name, value in values.items()}
 
 
-def _fit(rows, step: Quantize, sample: int | None = None):
-    """rows (R, n) → scale (R,) float32 and zero point (R,) int16 that cover each row, or clip it where the error is least.
+def _fit(rows, step: Quantize, sample: int | None):
+    from core.ranges import fit
 
-    With `sample`, the error is taken over about so many evenly spaced values instead of all, and fewer ranges are tried.
-    """
+    return fit(rows, step.weight_bits, step.symmetric, step.clipping, step.scale == "power_of_two", sample)
+
+
+def _on_grid(value, scale, zero, step: Quantize, group: int | None = None):
     import torch
 
-    low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)  # (R,)
-    if step.symmetric:
-        high = torch.maximum(high, -low)
-        low = -high
-    best = _scale(low, high, step)
-    if step.clipping == "minmax":
-        return best
-    if sample is not None:
-        rows = rows[:, :: max(1, rows.numel() // sample)].contiguous()
-    least = _error(rows, *best, step)
-    for shrink in SHRINK[1:] if sample is None else SHRINK[3::3]:
-        tried = _scale(low * shrink, high * shrink, step)
-        error = _error(rows, *tried, step)
-        better = error < least
-        least = torch.where(better, error, least)
-        best = (torch.where(better, tried[0], best[0]), torch.where(better, tried[1], best[1]))
-    return best
+    from core.grids import Uniform
 
-
-def _scale(low, high, step: Quantize):
-    """The scale and zero point whose grid spans [low, high] (R,); 1 and 0 where a row is all zero."""
-    import torch
-
-    levels = 2**step.weight_bits - (2 if step.symmetric else 1)
-    scale = (high - low) / levels
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    if step.symmetric:
-        return scale, torch.zeros_like(scale, dtype=torch.int16)
-    least = -(2 ** (step.weight_bits - 1))
-    zero = torch.round(least - low / scale).clamp(least, -least - 1)
-    return scale, zero.to(torch.int16)
-
-
-def _error(rows, scale, zero, step: Quantize):
-    """Squared rounding error of each row (R,)."""
-    low, high = _range(step)
-    scale, zero = scale[:, None], zero[:, None].float()
-    return ((rows / scale).round_().clamp_(low - zero, high - zero).mul_(scale).sub_(rows)).square_().sum(1)
-
-
-def _on_grid(value, scale, zero, step: Quantize):
-    import torch
-
-    from core.weights import Grid
-
-    empty = torch.empty(0, dtype=torch.int16)
-    return Grid(empty, scale, zero, step.weight_bits, step.symmetric).round(value)
-
-
-def _range(step: Quantize) -> tuple[int, int]:
-    half = 2 ** (step.weight_bits - 1)
-    return -half + (1 if step.symmetric else 0), half - 1
+    return Uniform(torch.empty(0), scale, zero, step.weight_bits, step.symmetric, group).round(value)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from core import artifact
+from core.grids import Codebook
 from core.recipe import Recipe
-from core.weights import Compressed, Weight, nonzeros, weights_of
+from core.weights import Compressed, Weight, nonzeros
 
 
 def paper_bytes(subject: Compressed) -> int:
@@ -26,28 +27,29 @@ def paper_bytes(subject: Compressed) -> int:
 
         dense       4·n
         masked      4·k       + n·H(k/n)/8
-        grid        n·bits/8               + 4 a scale, bits/8 a zero point where any is not 0
-        both        k·bits/8  + n·H(k/n)/8 + 4 a scale, bits/8 a zero point where any is not 0
+        grid        n·bits/8               + 4 a scale, bits/8 a zero point where any is not 0; 4 an entry of a codebook
+        both        k·bits/8  + n·H(k/n)/8 + the same
 
-    Batch norm, biases and other stored floats: 4 bytes each.
+    A codebook of K entries has codes of log2(K) bits, rounded up; one that layers share counts once. Batch norm, biases and other stored floats: 4 bytes each.
     """
-    names = [name for name, _parameter in weights_of(subject.module)]
-    values = {name: subject.module.get_parameter(name) for name in names}
+    values = dict(subject.stored())
     others = dense_bytes(subject) - sum(4 * value.numel() for value in values.values())
-    return math.ceil(others + sum(_weight_bytes(subject.weights[name], values[name]) for name in names))
+    tables: dict[int, float] = {}  # a codebook that several weights share counts once
+    for name in values:
+        grid = subject.weights[name].grid
+        if grid is not None:
+            tables[id(grid.entries) if isinstance(grid, Codebook) else id(grid)] = grid.table_bytes
+    return math.ceil(others + sum(tables.values()) + sum(_weight_bytes(subject.weights[name], value) for name, value in values.items()))
 
 
 def _weight_bytes(weight: Weight, value: torch.Tensor) -> float:
+    """Codes or floats and positions, without scales and codebooks."""
     count = stored = value.numel()
     positions = 0.0
     if weight.mask is not None:
         stored = nonzeros(value)
         positions = count * _entropy(stored / count) / 8
-    if weight.grid is None:
-        return 4 * stored + positions
-    scales = weight.grid.scale.numel()
-    zero_points = scales * weight.grid.bits / 8 if weight.grid.zero_point.any() else 0
-    return stored * weight.grid.bits / 8 + positions + 4 * scales + zero_points
+    return stored * (32 if weight.grid is None else weight.grid.bits) / 8 + positions
 
 
 def _entropy(p: float) -> float:

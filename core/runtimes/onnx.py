@@ -21,6 +21,8 @@ from torch import fx, nn
 
 from core.activations import along_moves, fake_quantized, input_scales, simulated
 from core.folding import Integers, fold, install, integers, layer_of, trace
+from core.grids import Uniform
+from core.weights import weights_of
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 PICTURES, LOGITS, BATCH = "pictures", "logits", "batch"
+_NAMES = {"grid": "a scale a group", "signs": "signs with a scale", "codebook": "a codebook", "floats": "a smaller float"}
 
 
 def export_float32(module: nn.Module, input_size: int) -> bytes:
@@ -53,16 +56,21 @@ def with_weights(model: bytes, module: nn.Module) -> bytes:
 
 def int8_possible(subject: Compressed) -> str | None:
     """None when `export_int8` works, else the sentence that says why not."""
-    grids = {name: weight.grid for name, weight in subject.weights.items() if weight.grid is not None}
+    matrices = {name for name, _parameter in weights_of(subject.module)}
+    grids = {name: weight.grid for name, weight in subject.weights.items() if weight.grid is not None and name in matrices}
     if not grids or not subject.activations:
         return "int8 files come from recipes that quantize weights and activations to 8 bits; this recipe leaves " + (
             "the weights as floating-point numbers." if not grids else "the activations as floating-point numbers."
         )
     for name, grid in grids.items():
+        if not isinstance(grid, Uniform) or grid.group is not None:
+            return f"int8 files need one uniform scale a channel or tensor; {name} has {_NAMES[grid.kind]}, for which no common CPU kernel exists."
         if grid.bits != 8:
             return f"int8 files need 8-bit weights; {name} has {grid.bits} bits, for which no common CPU kernel exists, so its accuracy is simulated."
         if bool(grid.zero_point.any()):
             return f"int8 files need symmetric weight grids; the grid of {name} is not centred on zero."
+    if any(grid.dynamic for grid in subject.activations.values()):
+        return "int8 files need static activation scales; this recipe's are dynamic, so its accuracy is simulated."
     bits = {grid.bits for grid in subject.activations.values()}
     if bits != {8}:
         return f"int8 files need 8-bit activations; this recipe has {min(bits)} bits, for which no common CPU kernel exists, so its accuracy is simulated."

@@ -7,9 +7,11 @@ import functools
 import streamlit as st
 
 from core.points import step_words
-from core.recipe import MAX_STEPS, STEPS, Step
+from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step
 from pages.ui import acts, edits, fields, state
 from pages.ui.link import View
+
+KINDS = {PRUNE: "Set to zero", STRUCTURE: "Take away", GRID: "Fewer bits", REPAIR: "Repair", TRAIN: "Train"}
 
 
 def chips(view: View) -> None:
@@ -46,11 +48,12 @@ def _add(view: View) -> None:
     opened = st.popover("", icon=":material/add:", key="add-step", on_change="rerun", help="Add a step")
     if opened.open:
         with opened:
-            for name, step_type in STEPS.items():
-                st.button(
-                    step_type.title, key=f"add-{name}", width="stretch", help=_first_sentence(step_type),
-                    on_click=functools.partial(_added, name),
-                )  # fmt: skip
+            for kind, title in KINDS.items():
+                st.html(f'<div class="group">{title}</div>')
+                with st.container(key=f"add-{kind}", horizontal=True, gap="xxsmall"):
+                    for name, step_type in STEPS.items():
+                        if step_type.kind == kind:
+                            st.button(step_type.title, key=f"add-{name}", help=_first_sentence(step_type), on_click=functools.partial(_added, name))
 
 
 def _added(name: str) -> None:

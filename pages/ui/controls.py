@@ -9,7 +9,7 @@ import streamlit as st
 from core import answers, zoo
 from core.points import value_words
 from core.recipe import Recipe
-from pages.ui import acts, chips, edits, follow, services, state, sweep, words
+from pages.ui import acts, chips, edits, floor, follow, services, state, sweep, words
 from pages.ui.link import View
 from pages.ui.slider import RELEASE, slider
 
@@ -62,10 +62,17 @@ def _sparsity(view: View) -> None:
         on_move=lambda value, phase: acts.edit(functools.partial(edits.set_sparsity, value=value, name=_pruning(state.view().recipe)), phase),
     )  # fmt: skip
     state.set_widget("pruning", name)
-    st.radio(
-        "What is pruned", list(KINDS), key="pruning", format_func=KINDS.get, horizontal=True, label_visibility="collapsed",
-        on_change=_change_pruning,
-    )  # fmt: skip
+    with _beside("sparsity"):
+        st.radio(
+            "What is pruned", list(KINDS), key="pruning", format_func=KINDS.get, horizontal=True, label_visibility="collapsed",
+            on_change=_change_pruning,
+        )  # fmt: skip
+        floor.button(view, floor.SPARSITY, name)
+
+
+def _beside(slider: str):
+    """The row below a slider: its switch, and its floor at the right."""
+    return st.container(key=f"beside-{slider}", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False)
 
 
 def _change_pruning() -> None:
@@ -81,10 +88,12 @@ def _bits(view: View) -> None:
         help=f"{spec.help} A weight takes 32 bits to begin with.", on_move=lambda value, phase: acts.edit(lambda recipe: edits.set_bits(recipe, value), phase),
     )  # fmt: skip
     state.set_widget("int8", edits.int8(view.recipe))
-    st.checkbox(
-        "int8 activations", key="int8", help=edits.field("quantize", "activation_bits").help,
-        on_change=lambda: acts.edit(lambda recipe: edits.set_int8(recipe, state.widget("int8"))),
-    )  # fmt: skip
+    with _beside("bits"):
+        st.checkbox(
+            "int8 activations", key="int8", help=edits.field("quantize", "activation_bits").help,
+            on_change=lambda: acts.edit(lambda recipe: edits.set_int8(recipe, state.widget("int8"))),
+        )  # fmt: skip
+        floor.button(view, floor.BITS, _pruning(view.recipe))
 
 
 def temperature(recipe: Recipe) -> float:

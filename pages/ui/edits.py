@@ -37,7 +37,7 @@ def add(recipe: Recipe, name: str, **fields) -> Recipe:
     step_type = STEPS.get(name)
     step = step_type(**{key: value for key, value in (ADDED.get(name, {}) | fields).items() if key in {spec.name for spec in params(step_type)}})
     rank = ORDER.get(step.kind, 4)
-    at = sum(1 for _ in _before(recipe, rank))
+    at = 0 if step.first else sum(1 for _ in _before(recipe, rank))
     return steps_of(recipe, [*recipe.steps[:at], step, *recipe.steps[at:]])
 
 

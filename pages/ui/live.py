@@ -9,7 +9,7 @@ from core.errors import ParetoscopeError
 from core.points import MEASURED, PREVIEW
 from core.recipe import Recipe
 from core.work import Work
-from pages.ui import acts, controls, services, state, words
+from pages.ui import acts, controls, floor, services, state, words
 from pages.ui.cards import cards
 from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER, SELDOM, Look, follow, last_seen
@@ -25,7 +25,7 @@ STAGES = {"train": "training", "evaluate": "evaluating", "latency": "measuring l
 def live() -> None:
     view, session = state.view(), state.session()
     phase = session.get("phase", "rest")
-    known, look, work = Known(), Look(), None
+    known, look, work, going = Known(), Look(), None, floor.look(view)
     try:
         work = Work(view.model, view.dataset, view.recipe)
         stored = services.cluster().find(work.identity())
@@ -35,6 +35,8 @@ def live() -> None:
         else:
             look = follow(work, phase, known, stored, services.cluster(), session)
         _measure_baseline(work, known, session)
+        if going:
+            look.again = look.again or LATER
         if phase == "rest":
             _time_here(view, known, look, session)
     except ParetoscopeError as error:
@@ -46,7 +48,7 @@ def live() -> None:
         _actions(view, work, look)
     cards(look.here, known.baseline, look.running, look.stale)
     _renew_header(known, session)
-    _status(look)
+    _status(look, going)
     if phase == "rest":
         state.publish()
 
@@ -123,6 +125,7 @@ def _sentence(view: View, known: Known, look: Look, answer) -> None:
     elif look.asks_seconds:
         text += f" <span class='quiet'>Training would take {words.duration(look.asks_seconds)}.</span>"
     second = words.budget_answer(known.rows, view.limits(), answer) if answer else ""
+    second = " ".join(filter(None, (words.escape(floor.said(view)), second)))
     st.html(f'<div class="sentence">{text}</div><div class="answer">{second}</div>')
 
 
@@ -155,7 +158,7 @@ def _cancel(identity: str) -> None:
     state.session()["cancelled"] = identity
 
 
-def _status(look: Look) -> None:
+def _status(look: Look, going: floor.Going | None) -> None:
     """One line in the sidebar, and the pulse that looks again while something is under way."""
     with st.sidebar:
         try:
@@ -168,6 +171,8 @@ def _status(look: Look) -> None:
             status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
         elif not told["connected"]:
             status("starting the cluster …", BUSY, again=LATER)
+        elif going:
+            status(going.words, BUSY, fraction=going.done / going.most, again=look.again or LATER)
         elif look.running:
             doing = STAGES.get(look.run.get("stage"), "waiting")
             left = look.run.get("seconds_left")

@@ -66,7 +66,9 @@ def why(recipe: Recipe, here: Mapping | None) -> list[str]:
     ]
     if PRUNE in kinds:
         said.append("Zeros scattered among the weights run on dense kernels, so they make the file smaller and nothing faster.")
-    if STRUCTURE in kinds:
+    if any(step.first for step in recipe.steps):
+        said.append("The student is a network of its own, with shapes of its own.")
+    elif STRUCTURE in kinds:
         said.append("Whole channels were removed: the shapes are really smaller, so there is less to compute.")
     if bits and not (bits[-1] == 8 and activations):
         said.append(

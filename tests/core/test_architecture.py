@@ -8,7 +8,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core.architecture import Architecture, probe
+from core.architecture import Architecture, probe, replaceable
 from core.errors import BadArtifact
 
 SQUEEZENET = Architecture.plain("squeezenet1_1", 10, 32)
@@ -121,3 +121,77 @@ def test_depthwise_convolutions_stay_depthwise():
     built = Architecture.plain("mobilenet_v3_small", 10, 32).of(shapes).build()
     depthwise = [layer for layer in built.modules() if isinstance(layer, nn.Conv2d) and layer.groups > 1]
     assert len(depthwise) == 11 and all(layer.groups == layer.in_channels == layer.out_channels for layer in depthwise)
+
+
+def factored(path, form):
+    return described(factors={"features.0": ["svd", 8]} | {path: form})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        described(factors=None), described(factors=[]), described(factors=[["features.0", "svd", 8]]),
+        factored("nothing", ["svd", 8]), factored("features", ["svd", 8]), factored("", ["svd", 8]), factored(3, ["svd", 8]),
+        factored("features.0.0", ["svd", 1]),  # a factor has no factors
+        factored("features.0.weight", ["svd", 1]),
+        factored("features.0", None), factored("features.0", []), factored("features.0", "svd"), factored("features.0", {"svd": 8}),
+        factored("features.0", [["svd"], 8]), factored("features.0", ["cp", 8]), factored("features.0", ["svd"]), factored("features.0", ["svd", 8, 8]),
+        factored("features.0", ["svd", 0]), factored("features.0", ["svd", -1]), factored("features.0", ["svd", True]), factored("features.0", ["svd", 8.0]),
+        factored("features.0", ["svd", float("nan")]), factored("features.0", ["svd", 10**30]), factored("features.0", ["svd", 19]),  # 19·(27 + 64) > 27·64
+        factored("features.0", ["tucker", 8]), factored("features.0", ["tucker", 3, 64]), factored("features.0", ["tucker", 10**30, 1]),
+        factored("features.3.squeeze", ["tucker", 4, 4]),  # 1×1
+        factored("features.3.expand3x3", ["tucker", 4, None]),
+        {**factored("features.0", ["svd", 8]), "shapes": {"features.0.weight": [32, 3, 3, 3]}},  # that weight is gone
+        {**factored("features.0", ["svd", 8]), "shapes": {"features.0.0.weight": [9, 3, 3, 3]}},
+        {**factored("features.0", ["svd", 8]), "shapes": {"features.0.1.bias": [65]}},
+    ],
+)  # fmt: skip
+def test_factors_that_cannot_be_are_refused_in_one_sentence(value):
+    with pytest.raises(BadArtifact) as caught:
+        Architecture.from_json(value)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_shapes_that_do_not_fit_between_factors_are_refused():
+    shapes = {"features.0.0.weight": [4, 3, 3, 3]}  # the next factor still wants 8 channels
+    with pytest.raises(BadArtifact, match="do not fit each other"):
+        Architecture.from_json({**factored("features.0", ["svd", 8]), "shapes": shapes}).build()
+    Architecture.from_json({**factored("features.0", ["svd", 8]), "shapes": shapes | {"features.0.1.weight": [64, 4, 1, 1]}}).build()
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "vit_b_32"])
+def test_a_factored_and_pruned_network_comes_back_bit_for_bit(model):
+    plain = Architecture.plain(model, 10, 32)
+    layers = replaceable(plain.build(), 32)
+    forms = {
+        path: ["tucker", 1 + shape[1] // 8, 2 + shape[0] // 8] if shape[2:] == (3, 3) else ["svd", 1 + min(shape[:2]) // 4] for path, shape in layers.items()
+    }
+    description = Architecture.from_json(plain.to_json() | {"factors": forms})
+    state = torch.random.get_rng_state()
+    module = description.build()
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert plain.factored(module, forms) == description and description.shapes == {}
+    if not model.startswith("vit"):
+        module = halved(description)
+    architecture = description.of(module)
+    again = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
+    assert again == architecture
+    built = again.build()
+    built.load_state_dict(module.state_dict())
+    assert repr(built) == repr(module)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(built(x), module.to(memory_format=torch.channels_last)(x))
+
+
+def test_attention_and_grouped_convolutions_cannot_be_replaced():
+    assert not [path for path in replaceable(Architecture.plain("vit_b_32", 10, 32).build(), 32) if "self_attention" in path]
+    assert not [path for path in replaceable(Architecture.plain("swin_t", 10, 32).build(), 32) if path.endswith(("qkv", "proj"))]
+    resnext = Architecture.plain("resnext50_32x4d", 10, 32).build()
+    assert set(replaceable(resnext, 32)) == {
+        path for path, layer in resnext.named_modules() if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    }
+
+
+def test_a_network_without_factors_is_described_as_before():
+    assert sorted(SQUEEZENET.to_json()) == ["classes", "input_size", "model", "shapes"]
+    assert Architecture.from_json(described(factors={})) == Architecture.from_json(described())

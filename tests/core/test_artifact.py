@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from core import artifact
 from core.architecture import Architecture
 from core.errors import ParetoscopeError
+from core.grids import Uniform
 from core.recipe import Recipe
-from core.weights import ActivationGrid, Compressed, Grid, Weight
+from core.weights import ActivationGrid, Compressed, Weight
 from tests.random_states import FIVE, ONE, check_same, grid_of, random_mask, random_subject, set_states
 
 masks = st.sampled_from([None, 0.0, 0.001, 0.2, 0.6, 1.0])
@@ -57,7 +58,7 @@ def test_the_layout_in_memory_does_not_matter():
         subject = random_subject(FIVE)
         latent = subject.weights[name].latent
         grid = grid_of(latent, 4, True, "channel")
-        grid = Grid(grid.codes.contiguous(memory_format=layout), grid.scale, grid.zero_point, 4, True)
+        grid = Uniform(grid.codes.contiguous(memory_format=layout), grid.scale, grid.zero_point, 4, True)
         subject.set(name, Weight(latent, random_mask(latent.shape, 0.3, 1).contiguous(memory_format=layout), grid))
         files.append(artifact.write(subject).data)
     assert files[0] == files[1] == artifact.write(artifact.read(files[0])).data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -27,6 +28,8 @@ def mixed() -> Compressed:
 
 
 GOOD = artifact.write(mixed(), recipe=Recipe()).data
+FORMS = {"features.3": ["tucker", 3, 4], "features.9": ["svd", 5], "fc": ["svd", 3]}
+FACTORED = artifact.write(random_subject(replace(FIVE, factors=FORMS))).data
 
 
 def rebuilt(header: object, body: bytes, version: int = artifact.VERSION, text: bytes | None = None) -> bytes:
@@ -112,7 +115,7 @@ def changed(value: object, path: tuple, new: object) -> object:
 @settings(max_examples=300)
 @given(st.data())
 def test_changed_headers_with_a_right_checksum_are_refused_or_read(data):
-    header, body = taken_apart()
+    header, body = taken_apart(data.draw(st.sampled_from([GOOD, FACTORED])))
     for _ in range(data.draw(st.integers(1, 3))):
         header = changed(header, data.draw(st.sampled_from(places_in(header))), data.draw(anything))
     refused_or_valid(rebuilt(header, body))
@@ -145,6 +148,9 @@ LIES = {
     "large input": (header_with(("architecture", "input_size"), 10**6), "input_size"),
     "other model": (header_with(("architecture",), Architecture("resnet18", 10, 32).to_json()), "another architecture"),
     "unbuildable": (header_with(("architecture",), Architecture("maxvit_t", 10, 40).to_json()), "maxvit_t|cannot be built"),
+    "large factors": (header_with(("architecture",), FIVE.to_json() | {"factors": {"fc": ["svd", 10**9]}}), "fewer numbers than its weight"),
+    "factors of a depthwise layer": (header_with(("architecture",), FIVE.to_json() | {"factors": {"features.6": ["svd", 1]}}), "no layer named"),
+    "factors that are not there": (header_with(("architecture",), FIVE.to_json() | {"factors": FORMS}), "another architecture"),
     "too few weights": (header_with(("weights",), []), "number of weights"),
     "unknown form": (header_with(("weights", 0), ["sparse", 3]), "unknown form"),
     "negative length": (header_with(("weights", 1, 1), -5), "malformed"),

@@ -15,7 +15,7 @@ from core.architecture import Architecture
 from core.datasets import load
 from core.errors import BadField, BadRecipe
 from core.methods.apply import Context, apply
-from core.methods.channel_prune import ChannelPrune, _measure_taylor, _rounded, select
+from core.methods.channel_prune import ChannelPrune, _measure_taylor, select
 from core.methods.magnitude_prune import MagnitudePrune
 from core.metrics import cost
 from core.recipe import Recipe
@@ -170,7 +170,7 @@ def test_nothing_changes_at_no_sparsity():
     assert subject.architecture.shapes == {} and subject.notes == []
 
 
-@pytest.mark.parametrize("importance", ["taylor", "l1", "l2", "bn_scale", "random"])
+@pytest.mark.parametrize("importance", ["taylor", "l1", "l2", "bn_scale", "entropy", "random"])
 def test_the_same_seed_removes_the_same_channels(importance):
     def state(seed):
         subject = fresh("mobilenet_v3_small")
@@ -284,4 +284,4 @@ def test_structure_cannot_follow_a_grid_and_the_recipe_reads_from_json():
     ],
 )  # fmt: skip
 def test_rounding_keeps_the_nearest_multiple_or_everything(kept, units, width, multiple, expected):
-    assert _rounded(kept, units, width, multiple) == expected
+    assert channels.nearest(kept, units, width, multiple) == expected

@@ -183,7 +183,7 @@ def test_damaged_recipes_are_refused_with_a_sentence():
         ('{"steps": 3}', '"steps" is 3; it takes a list of steps.'),
         ('{"steps": [3]}', 'Step 1 is 3; a step is an object such as {"step": "quantize", "weight_bits": 4}.'),
         ('{"steps": [{"step": "quantize"}, {}]}', f'Step 2 has no "step" key; it takes one of {", ".join(STEPS)}.'),
-        ('{"steps": [{"step": "quantise"}]}', f"There is no step named 'quantise'; it takes one of {', '.join(STEPS)}."),
+        ('{"steps": [{"step": "quantise"}]}', "There is no step named 'quantise'; did you mean quantize or equalize."),
         ('{"steps": [{"step": "magnitude_prune", "sparsity": 1.5}]}', "magnitude_prune.sparsity cannot be 1.5; it takes a number from 0 to 0.99."),
         ('{"steps": [{"step": "magnitude_prune", "sparsity": true}]}', "magnitude_prune.sparsity cannot be True; it takes a number from 0 to 0.99."),
         ('{"steps": [{"step": "magnitude_prune", "sparsity": NaN}]}', "magnitude_prune.sparsity cannot be nan; it takes a number from 0 to 0.99."),

@@ -8,8 +8,9 @@ from scipy.stats import entropy
 
 from core import artifact
 from core.architecture import Architecture
+from core.grids import Uniform
 from core.metrics.size import artifact_bytes, dense_bytes, paper_bytes
-from core.weights import Compressed, Grid, Weight
+from core.weights import Compressed, Weight
 from tests import five_layers
 
 five_layers.register()
@@ -30,9 +31,9 @@ def half_masked(weight: torch.Tensor) -> torch.Tensor:
     return (torch.arange(weight.numel()) % 4 == 0).view(weight.shape)
 
 
-def grid(latent: torch.Tensor, bits: int, zero: int = 0) -> Grid:
+def grid(latent: torch.Tensor, bits: int, zero: int = 0) -> Uniform:
     rows = (len(latent),) + (1,) * (latent.dim() - 1)
-    return Grid(torch.empty(0), torch.full(rows, 0.01), torch.full(rows, zero, dtype=torch.int16), bits, not zero).round(latent)
+    return Uniform(torch.empty(0), torch.full(rows, 0.01), torch.full(rows, zero, dtype=torch.int16), bits, not zero).round(latent)
 
 
 def test_a_dense_model_is_the_same_on_paper(subject):

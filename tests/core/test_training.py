@@ -203,3 +203,34 @@ def test_the_held_out_pictures_are_never_trained_on(monkeypatch):
     held_out = {picture.tobytes() for name in ("validation", "test") for picture in dataset.splits[name].images}
     trained = {picture.tobytes() for picture in images}
     assert not trained & held_out and np.asarray(labels).max() == 9
+
+
+def test_the_clock_runs_evenly_over_all_updates():
+    told: list[float] = []
+    train(clock=told.append)
+    assert told == [update / 18 for update in range(18)]  # three epochs of six updates
+
+
+def test_what_is_trained_beside_learns_too_and_leaves_the_rest_alone():
+    beside, module = nn.Linear(10, 10), small_model()
+    before = beside.weight.clone()
+    fit(module, load("digits"), 16, SHORT, lambda logits, labels, _numbers, _mirrored: F.cross_entropy(beside(logits), labels), beside=beside)
+    assert not torch.equal(beside.weight, before)
+    assert same(train(beside=nn.Linear(2, 2)), train())  # no gradient reaches it
+
+
+def test_features_are_what_the_last_layer_reads():
+    module, x = small_model().eval(), torch.randn(4, 3, 16, 16)
+    with training.penultimate(training.classifier(module)) as seen:
+        module(x)
+    assert torch.equal(seen[0], module[:-1](x)) and training.features_read(training.classifier(module)) == 128
+    maps = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with training.penultimate(training.classifier(maps)) as seen:
+        maps(x)
+    torch.testing.assert_close(seen[0], maps[0](x).flatten(2).mean(2))
+
+
+def test_a_classifier_in_factors_reads_its_features_by_the_first():
+    module = nn.Sequential()
+    module.fc = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 10))
+    assert training.classifier(module) is module.fc[1] and training.classifier(module, {"fc": ["svd", 2]}) is module.fc[0]

@@ -14,6 +14,7 @@ from core.methods.apply import apply
 from core.recipe import GRID, PRUNE, STEPS, Recipe, params, step_from_json
 
 QUICK = {"epochs": 1, "images": 200}  # training steps are tried briefly
+BESIDE = {("nm_prune", "n"): {"m": 16}, ("nm_prune", "m"): {"n": 1}}  # what another field must be at both ends of this one
 
 
 def a_step(name: str, **given):
@@ -26,10 +27,11 @@ def boundary_steps(name: str) -> list:
     """One step for each end of each field's range."""
     found = []
     for spec in params(STEPS.get(name)):
-        if spec.name in ("epochs", "images", "layers", "teacher"):
+        if spec.name in ("epochs", "images", "layers", "teacher", "model"):
             continue
         ends = list(spec.choices) or ([True, False] if spec.type is bool else [spec.low, spec.high])
-        found += [a_step(name, **{spec.name: value}) for value in ends + ([None] if spec.optional else [])]
+        beside = BESIDE.get((name, spec.name), {})
+        found += [a_step(name, **beside, **{spec.name: value}) for value in ends + ([None] if spec.optional else [])]
     return found
 
 

@@ -9,7 +9,8 @@ import torch
 from torch.nn.utils import prune
 
 from core.methods.apply import apply
-from core.methods.magnitude_prune import MagnitudePrune, keep_largest
+from core.methods.magnitude_prune import MagnitudePrune
+from core.pruning import keep_largest
 from core.weights import weights_of
 
 
@@ -59,3 +60,16 @@ def test_pruning_again_narrows_the_mask(subject, context):
 def test_only_the_chosen_layers_change(subject, context):
     apply(MagnitudePrune(sparsity=0.9, layers="fc"), subject, context)
     assert [name for name, weight in subject.weights.items() if weight.mask is not None] == ["fc.weight"]
+
+
+def test_a_layer_that_loses_everything_is_named_once(subject, context):
+    apply(MagnitudePrune(threshold=10.0, layers="fc, features.0"), subject, context)
+    assert subject.notes == ["magnitude_prune set every weight of features.0 and fc to zero: what is put out there is the same for every picture."]
+    apply(MagnitudePrune(threshold=10.0, layers="fc"), subject, context)
+    assert len(subject.notes) == 1
+
+
+def test_a_preview_finds_nearly_the_same_limit_by_a_sample():
+    score = torch.randn(600, 600, generator=torch.Generator().manual_seed(0)).abs()
+    (exact,), (sampled,) = keep_largest([score], 0.8), keep_largest([score], 0.8, 1 << 14)
+    assert not torch.equal(exact, sampled) and float(sampled.float().mean()) == pytest.approx(0.2, abs=0.01)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core import artifact
+from core.activations import measured
 from core.methods.apply import apply
 from core.methods.magnitude_prune import MagnitudePrune
-from core.methods.quantize import Quantize, _error, _fit, _grid
+from core.methods.quantize import Quantize, _grid
+from core.ranges import fit
+from core.runtimes.onnx import int8_possible
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -39,8 +43,66 @@ def test_hand_computed_grid():
 def test_clipping_by_error_is_never_worse_than_covering():
     rows = torch.randn(16, 400, generator=torch.Generator().manual_seed(3)) ** 3
     for bits in (2, 4):
-        full, clipped = Quantize(weight_bits=bits), Quantize(weight_bits=bits, clipping="mse")
-        assert (_error(rows, *_fit(rows, clipped), clipped) <= _error(rows, *_fit(rows, full), full)).all()
+        lost = {clipping: _squares(rows, *fit(rows, bits, True, clipping), 2 ** (bits - 1) - 1) for clipping in ("minmax", "mse")}
+        assert (lost["mse"] <= lost["minmax"]).all() and (lost["mse"] < lost["minmax"]).any()
+
+
+def _squares(rows, scale, _zero, highest):
+    return ((rows / scale[:, None]).round().clamp(-highest, highest) * scale[:, None] - rows).square().sum(1)
+
+
+def test_percentile_leaves_out_the_outermost_and_keeps_short_rows_whole():
+    rows = torch.arange(-5000.0, 5001).view(1, -1)
+    assert float(fit(rows, 8, True, "percentile")[0]) == pytest.approx(float(rows.abs().flatten().sort().values[-11]) / 127)
+    assert float(fit(rows[:, :100], 8, True, "percentile")[0]) == pytest.approx(5000 / 127)
+
+
+def test_entropy_clips_a_far_outlier_and_covers_an_even_spread():
+    generator = torch.Generator().manual_seed(5)
+    bell = torch.randn(1, 20_000, generator=generator)
+    bell[0, 0] = 20.0
+    assert float(fit(bell, 4, True, "entropy")[0]) < 0.7 * float(fit(bell, 4, True)[0])
+    even = torch.rand(1, 20_000, generator=generator) - 0.5
+    assert float(fit(even, 4, True, "entropy")[0]) > 0.85 * float(fit(even, 4, True)[0])
+
+
+def test_powers_of_two_cover_and_are_powers_of_two():
+    rows = torch.randn(8, 100, generator=torch.Generator().manual_seed(4))
+    free, fixed = fit(rows, 4, True)[0], fit(rows, 4, True, power_of_two=True)[0]
+    assert torch.equal(fixed, torch.exp2(torch.log2(fixed).round())) and (fixed >= free).all() and (fixed < 2 * free).all()
+
+
+@pytest.mark.parametrize("shape,size", [((6, 20), 16), ((5, 4, 3, 3), 16), ((3, 7), 128)])
+def test_groups_of_inputs_have_a_scale_each(shape, size):
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    grid = _grid(value, Quantize(weight_bits=4, granularity="group", group_size=size))
+    slow = value.reshape(shape[0], -1).clone()
+    for row in slow:
+        for start in range(0, len(row), size):
+            part = row[start : start + size]
+            scale = part.abs().max() / 7
+            part.copy_((part / scale).round() * scale)
+    torch.testing.assert_close(grid.value(), slow.view(shape))
+
+
+def test_every_parameter_can_be_rounded_and_comes_back_from_the_file(subject, context):
+    apply(Quantize(weight_bits=8, granularity="tensor", parameters="weights_and_biases"), subject, context)
+    named = dict(subject.module.named_parameters())
+    assert set(subject.weights) == set(named)
+    assert all(len(value.detach().unique()) <= 255 for value in named.values())
+    back = artifact.read(artifact.write(subject).data)
+    assert all(torch.equal(value, back.module.get_parameter(name)) for name, value in named.items())
+
+
+def test_dynamic_ranges_are_each_pictures_own(subject, context):
+    apply(Quantize(weight_bits=8, activation_bits=8, activation_scale="dynamic"), subject, context)
+    module = measured(subject)
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+    x[1] *= 100
+    with torch.no_grad():
+        together, alone = module(x), torch.cat([module(picture[None]) for picture in x])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    assert "dynamic" in int8_possible(subject)
 
 
 def test_model_granularity_uses_one_scale(subject, context):
@@ -71,7 +133,6 @@ def test_activation_grids_are_set_from_calibration_pictures(subject, context):
 def test_a_preview_clips_by_a_sample_and_a_run_by_all():
     rows = torch.randn(8, 50_000, generator=torch.Generator().manual_seed(3))
     rows[:, 0] = 12.0  # far out, so that clipping pays
-    step = Quantize(weight_bits=4, clipping="mse")
-    whole, sampled = _fit(rows, step)[0], _fit(rows, step, 20_000)[0]
+    whole, sampled = fit(rows, 4, True, "mse")[0], fit(rows, 4, True, "mse", sample=20_000)[0]
     assert (whole < 12 / 7).all()
     torch.testing.assert_close(sampled, whole, rtol=0.35, atol=0)  # it tries ranges three times as far apart

@@ -1,0 +1,216 @@
+"""The floor: the most of one field (sparsity), or the least (bits), that keeps a given accuracy, and the next position, which fails.
+
+    vary = Vary.parse("magnitude_prune.sparsity", recipe)
+    floor = search(vary, 91.0, measure)  # measure(recipe) → metrics
+
+The field's slider positions are bisected from mild to hard, so n of them take at most ⌈log2(n + 1)⌉ evaluations. Accuracy is only
+nearly monotone: whatever is found, its two neighbouring positions were measured, one holds and the next fails. Positions are
+not chosen by what happens to be measured already, so that a question that is asked again is answered from the store.
+Called by `core.commands.floor` and, one look at a time, by the explorer. Measures nothing itself; imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import core.methods  # noqa: F401  (registers the steps)
+from core.errors import BadField, BadInput, BadRecipe
+from core.points import bytes_words, value_words
+from core.recipe import STEPS, Param, Recipe, params
+
+SCREEN_IMAGES = 500  # pictures of a first, short look at a position
+INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
+FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
+
+Position = TypeVar("Position")
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Vary:
+    """One field of the step number `at` (from 0) of a recipe, and the positions of its slider."""
+
+    recipe: Recipe
+    at: int
+    field: str
+
+    @staticmethod
+    def parse(text: str, recipe: Recipe) -> Vary:
+        """`quantize.weight_bits`, or `quantize#2.weight_bits` for the second of two such steps; raises `BadInput` with the reason."""
+        form = FORM.fullmatch(text)
+        if form is None:
+            raise BadField("vary", text, "a step and a field, such as magnitude_prune.sparsity, or quantize#2.weight_bits for the second quantize")
+        name, number, field = form.groups()
+        known = [spec.name for spec in params(STEPS.get(name))]
+        places = [at for at, step in enumerate(recipe.steps) if step.name == name]
+        if not places:
+            there = "it has " + ", ".join(step.name for step in recipe.steps) if recipe.steps else "it has none at all"
+            raise BadRecipe(f"The recipe has no step {name}; {there}.")
+        if number is None and len(places) > 1:
+            forms = ", ".join(f"{name}#{count}.{field}" for count in range(1, len(places) + 1))
+            raise BadRecipe(f"The recipe has {len(places)} steps named {name}; say which one is varied: {forms}.")
+        if number is not None and not 1 <= int(number) <= len(places):
+            raise BadRecipe(f"The recipe has no step {name}#{number}; it has {len(places)} of that name, counted from 1.")
+        if field not in known:
+            raise BadRecipe(f"{name} has no field named {field!r}; it takes {', '.join(known)}.")
+        vary = Vary(recipe, places[int(number or 1) - 1], field)
+        vary._check()
+        return vary
+
+    def _check(self) -> None:
+        step = self.recipe.steps[self.at]
+        if not self.spec.harder:
+            others = [Vary(self.recipe, at, spec.name).name for at, other in enumerate(self.recipe.steps) for spec in params(type(other)) if spec.harder]
+            offer = f"this recipe's {', '.join(others)} can be" if others else "no field of this recipe can be"
+            raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more; {offer}.")
+        instead = INSTEAD.get(self.field, "")
+        if getattr(step, instead, None) is not None:
+            value = getattr(step, instead)
+            raise BadRecipe(f"{self.name} cannot be varied, because the {instead} {value:g} stands in its place; set that to null, or vary it instead.")
+        if not self.positions:
+            raise BadRecipe(f"{self.name} cannot be varied, because {step.name} accepts no position of its slider beside its other fields.")
+
+    @property
+    def spec(self) -> Param:
+        return next(spec for spec in params(type(self.recipe.steps[self.at])) if spec.name == self.field)
+
+    @property
+    def name(self) -> str:
+        """What `parse` reads."""
+        step = self.recipe.steps[self.at]
+        places = [at for at, other in enumerate(self.recipe.steps) if other.name == step.name]
+        return f"{step.name}{f'#{places.index(self.at) + 1}' if len(places) > 1 else ''}.{self.field}"
+
+    @functools.cached_property
+    def positions(self) -> tuple:
+        """The values of the slider from mild to hard, without those that the step refuses beside its other fields."""
+        spec = self.spec
+        if spec.choices:
+            values = sorted(choice for choice in spec.choices if choice is not None)
+        else:
+            count = round((spec.high - spec.low) / spec.step)
+            values = [spec.type(min(round(spec.low + number * spec.step, 9), spec.high)) for number in range(count + 1)]
+        return tuple(value for value in (values if spec.harder == "up" else reversed(values)) if self._accepts(value))
+
+    def _accepts(self, value: object) -> bool:
+        try:
+            dataclasses.replace(self.recipe.steps[self.at], **{self.field: value})
+        except BadInput:
+            return False
+        return True
+
+    def recipe_at(self, value: object) -> Recipe:
+        """The recipe with the field at that value."""
+        steps = list(self.recipe.steps)
+        steps[self.at] = dataclasses.replace(steps[self.at], **{self.field: value})
+        return Recipe(tuple(steps), self.recipe.seed)
+
+    def words(self, value: object) -> str:
+        """`sparsity 80 %`, `4 bits`."""
+        return ("" if self.spec.unit else f"{self.spec.title.lower()} ") + value_words(self.spec, value)
+
+
+def pair(held: Mapping[int, bool]) -> tuple[int | None, int | None]:
+    """The hardest position that is known to hold and the mildest beyond it that is known to fail; None for what is not known.
+
+    `held` has, by number from mild to hard, whether a position holds.
+    """
+    holds = max((at for at, does in held.items() if does), default=None)
+    fails = min((at for at, does in held.items() if not does and (holds is None or at > holds)), default=None)
+    return holds, fails
+
+
+def probe(count: int, held: Mapping[int, bool]) -> int | None:
+    """The next of `count` positions to look at, half-way between the pair; None when nothing lies between."""
+    holds, fails = pair(held)
+    low, high = -1 if holds is None else holds, count if fails is None else fails
+    return None if high - low == 1 else (low + high) // 2
+
+
+def most_probes(count: int) -> int:
+    """How often `probe` answers at most."""
+    return math.ceil(math.log2(count + 1))
+
+
+def bracket(positions: Sequence[Position], holds: Callable[[Position], bool], held: dict[int, bool] | None = None) -> tuple[Position | None, Position | None]:
+    """The last position that holds and the next, which fails; None in place of the one where there is none.
+
+    `positions` go from mild to hard. Where `holds` is not monotone, this is one of the places where it changes from true to
+    false. `held` may have answers from before, by number, and is given the new ones.
+    """
+    held = {} if held is None else held
+    while (at := probe(len(positions), held)) is not None:
+        held[at] = holds(positions[at])
+    last, beyond = pair(held)
+    return None if last is None else positions[last], None if beyond is None else positions[beyond]
+
+
+def search(
+    vary: Vary,
+    min_top1: float,
+    measure: Callable[[Recipe], Metrics],
+    screen: Callable[[Recipe], Metrics | None] = lambda recipe: None,
+    report: Callable[[object, int, int], None] = lambda value, number, most: None,
+) -> dict:
+    """`recipe` (JSON, at the best value), `holds` and `fails` (what `evaluation` gives, or None) and `evaluations`, in their order.
+
+    `measure` gives a recipe's metrics on all the pictures that count. `screen` may give those on the first few: where their
+    95 % Wilson interval excludes `min_top1`, they stand for the position, unless it is one of the pair. Both positions of
+    the pair are measured on all; where that contradicts a screen, the search goes on. `report` is told the value that is
+    looked at next, its number, and how many there will be, if no screen is contradicted.
+    """
+    held: dict[int, bool] = {}
+    measured: dict[int, dict] = {}
+    looks: list[dict] = []
+
+    def look(at: int, metrics: Metrics) -> dict:
+        looks.append(evaluation(vary.positions[at], metrics, min_top1))
+        return looks[-1]
+
+    def confirm(at: int) -> bool:
+        measured[at] = look(at, measure(vary.recipe_at(vary.positions[at])))
+        return measured[at]["holds"]
+
+    def holds(at: int) -> bool:
+        report(vary.positions[at], len(held) + 1, most_probes(len(vary.positions)))
+        seen = screen(vary.recipe_at(vary.positions[at]))
+        if seen is not None:
+            look(at, seen)
+            if not seen["top1_low"] <= min_top1 <= seen["top1_high"]:
+                return seen["top1_low"] > min_top1
+        return confirm(at)
+
+    while True:
+        last, beyond = bracket(range(len(vary.positions)), holds, held)
+        unsure = [at for at in (last, beyond) if at is not None and at not in measured]
+        if not unsure:
+            break
+        report(vary.positions[unsure[0]], len(held), most_probes(len(vary.positions)))
+        held[unsure[0]] = confirm(unsure[0])
+    return {
+        "recipe": None if last is None else vary.recipe_at(vary.positions[last]).to_json(),
+        "holds": measured.get(last), "fails": measured.get(beyond), "evaluations": looks,
+    }  # fmt: skip
+
+
+def evaluation(value: object, metrics: Metrics, min_top1: float) -> dict:
+    """What was measured of one position: `value`, `holds`, `top1` with its interval, `images`, `artifact_bytes`."""
+    figures = {name: metrics[name] for name in ("top1", "top1_low", "top1_high", "images", "artifact_bytes")}
+    return {"value": value, "holds": bool(metrics["top1"] >= min_top1)} | figures
+
+
+def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping | None) -> str:
+    """What was found, with the pair."""
+    asked = f"at least {min_top1:g} % top-1"
+    if holds is None:
+        return f"Already the mildest position, {vary.words(fails['value'])}, fails: it keeps {fails['top1']:.2f} %, and {asked} is asked for."
+    kept = f"{holds['top1']:.2f} % top-1 ({bytes_words(holds['artifact_bytes'])})"
+    if fails is None:
+        return f"Even the hardest position, {vary.words(holds['value'])}, holds: it keeps {kept}, and {asked} is asked for."
+    return f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} keeps {fails['top1']:.2f} %."

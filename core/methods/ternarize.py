@@ -1,0 +1,45 @@
+"""Ternary weights: −α, 0 or α."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from core.methods.apply import applies
+from core.recipe import GRID, Step, layers_param, param, register
+
+DELTA = 0.7  # of the mean |w|: near the best threshold for normal and uniform weights
+
+
+@register
+@dataclass(frozen=True)
+class Ternarize(Step):
+    """W ≈ α · t, t = sign(W) where |W| > Δ and 0 elsewhere; Δ = 0.7 · mean |W|, α = mean of the |W| above Δ.
+
+    Both for each output channel (C, 1, 1, 1) or for the tensor; masked weights stay 0 and do not count. A training step that follows passes its
+    gradients straight through, with Δ and α as they are. Li et al. 2016, arXiv:1605.04711.
+    """
+
+    name: ClassVar[str] = "ternarize"
+    title: ClassVar[str] = "Ternarize"
+    kind: ClassVar[str] = GRID
+
+    scaling: str = param("channel", choices=("channel", "tensor"), help="One scale for each output channel, or one for the layer.")
+    layers: str = layers_param("inner")
+
+
+@applies(Ternarize)
+def apply(step: Ternarize, subject, context) -> None:
+    import torch
+
+    from core.grids import Signs
+    from core.signs import means
+    from core.weights import Weight
+
+    for name in subject.chosen(step.layers):
+        with context.turn():
+            value, mask = subject.value(name), subject.weights[name].mask
+            kept = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
+            threshold = DELTA * means(value.abs(), kept, step.scaling)
+            scale = means(value.abs(), kept & (value.abs() > threshold), step.scaling)
+            subject.set(name, Weight(value, mask, Signs(torch.empty(0), scale, threshold, 2).round(value)))

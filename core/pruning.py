@@ -1,0 +1,229 @@
+"""Which weights go, once every weight or every filter has a score: what the steps that prune have in common.
+
+A step gives scores, and `drop_lowest` or `keep_filters` with `narrow` makes masks of them. What takes pictures to measure is
+`remembered`, because a slider asks again and again. Called by `core.methods`; knows none of them, and imports torch only
+inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from core.errors import BadRecipe
+
+PREVIEW_SAMPLE = 1 << 17  # scores that a preview looks at to find the limit
+ENTROPY_BINS = 100  # of the histogram of a filter's activations
+ENTROPY_BATCH = 64  # pictures
+REMEMBERED_BYTES = 128 * 2**20
+
+
+def drop_lowest(step, subject, scores: dict, context, threshold: float | None = None) -> None:
+    """Prune the weights of the lowest scores: a share `step.sparsity`, of all together or, by `step.scope`, of each layer.
+
+    `scores` has a tensor of the weight's shape, at least 0, for each name. With `threshold`, all scores below it go instead.
+    Weights that an earlier step pruned go first.
+    """
+    sample = None if context.images_at_most is None else PREVIEW_SAMPLE
+    scores = {name: pruned_first(score, subject.weights[name].mask) for name, score in scores.items()}
+    if threshold is not None:
+        kept = {name: score >= threshold for name, score in scores.items()}
+    elif step.scope == "layer":
+        kept = {name: keep_largest([score], step.sparsity, sample)[0] for name, score in scores.items()}
+    else:
+        kept = dict(zip(scores, keep_largest(list(scores.values()), step.sparsity, sample), strict=True))
+    narrow(step, subject, kept)
+
+
+def keep_largest(scores: list, sparsity: float, sample: int | None = None) -> list:
+    """Masks (bool, shapes of `scores`) that drop exactly round(sparsity · n) of the n scores, the smallest.
+
+    Among equal scores those that lie earlier in memory are dropped first, so the result does not depend on the sort.
+    With `sample`, the limit is that of about so many evenly spaced scores, so the number dropped is nearly right.
+    """
+    import torch
+
+    from core.weights import flat, unflat
+
+    row = torch.cat([flat(score) for score in scores]).numpy()  # (n,)
+    if sample is not None and row.size > 2 * sample:
+        few = row[:: row.size // sample]
+        limit = np.partition(few, round(sparsity * (few.size - 1)))[round(sparsity * (few.size - 1))]
+        return [score >= float(limit) for score in scores]
+    drop = round(sparsity * row.size)
+    if drop == 0:
+        return [torch.ones_like(score, dtype=torch.bool) for score in scores]
+    limit = np.partition(row, drop - 1)[drop - 1]
+    keep = row > limit
+    surplus = row.size - drop - int(np.count_nonzero(keep))  # scores equal to the limit that stay
+    if surplus:
+        keep[np.flatnonzero(row == limit)[-surplus:]] = True
+    sizes = [score.numel() for score in scores]
+    return [unflat(part, score) for part, score in zip(torch.from_numpy(keep).split(sizes), scores, strict=True)]
+
+
+def pruned_first(score, mask):
+    """`score` with −1, lower than any other, where `mask` (bool, or None) says that the weight is pruned already."""
+    return score if mask is None else score.masked_fill(~mask, -1.0)
+
+
+def narrow(step, subject, kept: dict) -> None:
+    """Keep no more of each weight than `kept` (bool, of its shape) says, and note the layers that have lost all of it."""
+    emptied = []
+    for name, keep in kept.items():
+        before = subject.weights[name]
+        after = before.pruned(keep)
+        subject.set(name, after)
+        if not bool(after.mask.any()) and (before.mask is None or bool(before.mask.any())):
+            emptied.append(name)
+    if emptied:
+        subject.notes.append(f"{step.name} set every weight of {listed(emptied)} to zero: what is put out there is the same for every picture.")
+
+
+def listed(names: list[str]) -> str:
+    """The layers of these weights in words, at most three by name."""
+    layers = [name.removesuffix(".weight") for name in names]
+    if len(layers) > 3:
+        layers[3:] = [f"{len(layers) - 3} more"]
+    return " and ".join([", ".join(layers[:-1]), layers[-1]] if len(layers) > 1 else layers)
+
+
+def filter_layers(step, names: list[str], classifier: str) -> list[str]:
+    """The weights among `names` that may lose whole filters: all but the classifier's. Raises `BadRecipe` when that is none."""
+    found = [name for name in names if name != classifier]
+    if not found:
+        raise BadRecipe(f"{step.name} finds no filters in layers {step.layers!r}, because the classifier keeps its classes; name a layer before it.")
+    return found
+
+
+def keep_filters(subject, units: list[tuple], sparsity: float) -> dict:
+    """Masks (bool, shapes of the weights) without the first units, for as long as at most a share `sparsity` is pruned.
+
+    A unit is the name of a weight (C, …) and the numbers of some of its C filters; `units` has every filter of the weights
+    that it names, first to go first. What an earlier step pruned counts as pruned.
+    """
+    left = unpruned(subject, list(dict.fromkeys(name for name, _filters in units)))
+    kept = {name: [True] * len(counts) for name, counts in left.items()}
+    total = sum(subject.value(name).numel() for name in left)
+    room = round(sparsity * total) - (total - sum(map(sum, left.values())))
+    for name, filters in units:
+        size = sum(left[name][row] for row in filters)
+        if size > room:
+            break
+        room -= size
+        for row in filters:
+            kept[name][row] = False
+    return spread(subject, kept)
+
+
+def unpruned(subject, names: list[str]) -> dict[str, list[int]]:
+    """How many weights of each of its C filters no earlier step has pruned, by name."""
+    found = {}
+    for name in names:
+        value, mask = subject.value(name), subject.weights[name].mask
+        found[name] = [value[0].numel()] * len(value) if mask is None else mask.flatten(1).sum(1).tolist()
+    return found
+
+
+def spread(subject, kept: dict[str, list[bool]]) -> dict:
+    """Whether each of its C filters is kept, by name → masks of the shapes and strides of the weights (C, …)."""
+    import torch
+
+    masks = {}
+    for name, keep in kept.items():
+        value = subject.value(name)
+        masks[name] = torch.empty_like(value, dtype=torch.bool).copy_(torch.tensor(keep).view(-1, *[1] * (value.dim() - 1)))
+    return masks
+
+
+def pictures(context, wanted: int) -> int:
+    """How many calibration pictures a step reads that wants so many."""
+    count = min(wanted, len(context.dataset.split("calibration")))
+    return count if context.images_at_most is None else min(count, context.images_at_most)
+
+
+def filter_entropies(subject, paths: list[str], images: int, context) -> list:
+    """How many bits each filter of the layers at `paths` tells of a picture: (C,) float64 each, (0,) where a layer is not run as a module.
+
+    H = −Σ p·log2 p over 100 bins between the filter's least and largest activation on calibration pictures (Luo and Wu 2017,
+    arXiv:1706.05791). Its activation is max(0, y) averaged over all positions, y what it puts out after the batch norm that
+    follows at once, if one does; so a filter that never fires tells nothing.
+    """
+    count = pictures(context, images)
+    return remembered(("entropy", count, *paths), subject, context, lambda: _measure_entropies(subject.module, paths, context, count))
+
+
+def _measure_entropies(module, paths: list[str], context, count: int) -> list:
+    import torch
+
+    layers = {path: module.get_submodule(path) for path in paths}
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    pooled: dict[str, list] = {path: [] for path in paths}
+    last = ["", None]  # the layer that ran last, and what it put out
+
+    def fired(output, channels_at: int):
+        return output.clamp_min(0).movedim(channels_at, -1).reshape(batch, -1, output.shape[channels_at]).mean(1)  # (B, C)
+
+    def after_layer(path: str):
+        def hook(layer, _inputs, output):
+            pooled[path].append(fired(output, 1 if isinstance(layer, torch.nn.Conv2d) else -1))
+            last[:] = path, output
+
+        return hook
+
+    def after_norm(_norm, inputs, output):
+        if inputs[0] is last[1]:
+            pooled[last[0]][-1] = fired(output, 1)
+
+    hooks = [layer.register_forward_hook(after_layer(path)) for path, layer in layers.items() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))]
+    hooks += [norm.register_forward_hook(after_norm) for norm in norms]
+    seen = 0
+    try:
+        with torch.no_grad():
+            for x in context.calibration(count, ENTROPY_BATCH):
+                batch = len(x)
+                with context.turn():
+                    module(x)
+                seen += batch
+                context.report({"fraction": seen / count})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    with context.turn():
+        return [histogram_entropy(torch.cat(rows)) if rows else torch.empty(0, dtype=torch.float64) for rows in pooled.values()]
+
+
+def histogram_entropy(values, bins: int = ENTROPY_BINS):
+    """values (n, C) → bits (C,) float64 of each column's histogram, between its least and its largest value."""
+    import torch
+
+    values = values.double()
+    low, span = values.amin(0), values.amax(0) - values.amin(0)
+    place = ((values - low) * (bins / span.clamp_min(1e-300))).long().clamp_(0, bins - 1)  # (n, C)
+    counts = torch.zeros(values.shape[1], bins, dtype=torch.float64)
+    counts.scatter_add_(1, place.T, torch.ones_like(values.T))
+    return torch.special.entr(counts / len(values)).sum(1) / np.log(2)
+
+
+_REMEMBERED: dict[tuple, list] = {}
+
+
+def remembered(kind: tuple, subject, context, measure: Callable[[], list]) -> list:
+    """`measure()`, a list of tensors, or what it gave for the same network and pictures before; not to be changed in place.
+
+    `kind` says what is measured, on how many pictures.
+    """
+    with context.turn():
+        key = (*kind, context.dataset.fingerprint, context.input_size, repr(subject.module), _fingerprint(subject.module))
+    if key not in _REMEMBERED:
+        _REMEMBERED[key] = found = measure()
+        while _REMEMBERED and sum(tensor.nbytes for tensors in _REMEMBERED.values() for tensor in tensors) > REMEMBERED_BYTES:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))  # the oldest
+        return found
+    return _REMEMBERED[key]
+
+
+def _fingerprint(module) -> tuple:
+    """Sum and norm of every tensor: differs wherever training, pruning or repair has passed, and takes 10 ms where a hash takes 100."""
+    return tuple((float(tensor.sum()), float(tensor.float().norm())) for tensor in module.state_dict().values())

@@ -1,0 +1,171 @@
+"""The floor of a slider: how far it can go at a given accuracy, looked for one run after another.
+
+The question is kept in the session, what was measured in the store: every look of the page takes what has come in and asks for
+the next position. A reload forgets the question but no measurement, so asking again goes on where it stood. Every
+position is measured on the whole split, because each becomes a point of the chart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core.errors import ParetoscopeError
+from core.floor import Vary, evaluation, most_probes, pair, probe, sentence
+from core.recipe import Recipe
+from core.store import COMPLETE, OPEN
+from core.work import Work
+from pages.ui import edits, follow, services, state, words
+from pages.ui.link import View
+
+SPARSITY, BITS = "sparsity", "bits"  # the sliders that have a floor, by their keys
+SECONDS_A_RUN = 4  # beside its training
+WIDTH = 300  # pixels, of what the button opens
+
+
+@dataclass(frozen=True)
+class Going:
+    """A search under way."""
+
+    words: str
+    done: int
+    most: int
+
+
+def button(view: View, slider: str, pruning: str) -> None:
+    """The button beside a slider, and what it opens. `pruning` names the step that the sparsity is of."""
+    opened = st.popover("Floor", key=f"floor-{slider}", type="tertiary", on_change="rerun", help="How far this can go at an accuracy that you name.")
+    if not opened.open:
+        return
+    with opened, st.container(width=WIDTH):
+        if state.session().get("floor"):
+            st.caption("A floor is being looked for; the line at the lower left says how far it is.")
+            st.button("Stop looking", key=f"floor-stop-{slider}", icon=":material/stop_circle:", on_click=_stop, args=(slider,))
+            return
+        try:
+            vary = varied(view.recipe, slider, pruning)
+            known = services.shelf().known(view.model, view.dataset)
+            seconds = most_probes(len(vary.positions)) * (follow.estimate_recipe(vary.recipe, known) + SECONDS_A_RUN)
+        except ParetoscopeError as error:
+            st.error(str(error))
+            return
+        key = f"floor-{slider}-top1"
+        if state.widget(key) is None:
+            state.set_widget(key, _usual(view, known.baseline))
+        st.number_input("Keep at least, % top-1", min_value=0.0, max_value=100.0, step=0.1, format="%.2f", key=key)
+        st.caption(
+            f"Bisects the {vary.spec.title.lower()} and leaves the rest of the recipe as it is: at most {most_probes(len(vary.positions))} runs, "
+            f"{words.duration(seconds)}. Ends with two neighbouring positions, one that holds and one that fails."
+        )
+        st.button("Start", key=f"floor-start-{slider}", type="primary", on_click=_start, args=(view, vary, slider))
+
+
+def varied(recipe: Recipe, slider: str, pruning: str) -> Vary:
+    """The field behind a slider, in a recipe that has its step whatever the slider's position."""
+    if slider == SPARSITY:
+        recipe = edits.set_sparsity(recipe, max(edits.sparsity(recipe), edits.field(pruning, "sparsity").step), pruning)
+        return _vary(recipe, edits.find(recipe, edits.WEIGHTS, edits.CHANNELS), "sparsity")
+    recipe = edits.set_bits(recipe, min(edits.bits(recipe), max(edits.field("quantize", "weight_bits").choices)))
+    return _vary(recipe, edits.find(recipe, "quantize"), "weight_bits")
+
+
+def moved(recipe: Recipe, vary: Vary, value) -> Recipe:
+    """A recipe with the slider at that value; a sparsity of 0 is no step."""
+    return edits.set_sparsity(recipe, value, vary.recipe.steps[vary.at].name) if vary.field == "sparsity" else edits.set_bits(recipe, value)
+
+
+def look(view: View) -> Going | None:
+    """Take what was measured since the last look and ask for the next position; None when no search is under way.
+
+    At its end the slider moves to what was found, if the rest of the recipe is still what it was, and the page is drawn anew.
+    """
+    session = state.session()
+    asked = session.get("floor")
+    if asked is None:
+        return None
+    vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]))
+    most = most_probes(len(vary.positions))
+    if session.get("phase") == "drag":  # what is dragged goes first
+        return Going(asked["words"], len(asked["seen"]), most)
+    try:
+        at = _advance(asked, vary)
+    except ParetoscopeError as error:
+        return _end(f"The floor was not found: {error}")
+    if at is not None:
+        asked["words"] = f"floor: {vary.words(vary.positions[at])}"
+        return Going(asked["words"], len(asked["seen"]), most)
+    holds, fails = (None if at is None else asked["seen"][at] for at in pair(_held(asked)))
+    if holds is not None and (view.model, view.dataset) == (asked["model"], asked["dataset"]):
+        found = moved(view.recipe, vary, holds["value"])
+        if found.key() == moved(vary.recipe, vary, holds["value"]).key():
+            state.change(recipe=found)
+    return _end(sentence(vary, asked["min_top1"], holds, fails))
+
+
+def said(view: View) -> str:
+    """What the last search found, while what it was about is on the page."""
+    found = state.session().get("floor_said")
+    return found["text"] if found and found["of"] == _of(view) else ""
+
+
+def _advance(asked: dict, vary: Vary) -> int | None:
+    """The position that is being measured; None when the pair is known. Raises what made a run fail."""
+    while (at := probe(len(vary.positions), _held(asked))) is not None:
+        value = vary.positions[at]
+        work = Work(asked["model"], asked["dataset"], vary.recipe_at(value), latency=False)
+        if asked["at"] == at:
+            row = services.cluster().find(work.identity())
+        else:
+            row = services.cluster().submit(work)
+            asked["at"], asked["identity"] = at, work.identity()
+        if row is None or row["state"] in OPEN:
+            return at
+        if row["state"] != COMPLETE:
+            raise ParetoscopeError(row["message"] or f"The run of {vary.words(value)} was cancelled.")
+        asked["seen"][at] = evaluation(value, row["metrics"], asked["min_top1"])
+    return None
+
+
+def _held(asked: dict) -> dict[int, bool]:
+    return {at: seen["holds"] for at, seen in asked["seen"].items()}
+
+
+def _end(text: str) -> None:
+    """Say what came of it, and draw the page anew, where the slider may have moved."""
+    session = state.session()
+    session["floor"], session["phase"] = None, "rest"
+    session["floor_said"] = {"text": text, "of": _of(state.view())}
+    st.rerun("app")
+
+
+def _start(view: View, vary: Vary, slider: str) -> None:
+    session = state.session()
+    session["floor_said"] = None
+    session["floor"] = {
+        "model": view.model, "dataset": view.dataset, "recipe": vary.recipe.to_json(), "vary": vary.name, "words": "looking for a floor",
+        "min_top1": state.widget(f"floor-{slider}-top1"), "seen": {}, "at": None, "identity": None,
+    }  # fmt: skip
+    session["phase"] = "rest"
+    state.set_widget(f"floor-{slider}", False)
+
+
+def _stop(slider: str) -> None:
+    session = state.session()
+    asked, session["floor"] = session.get("floor"), None
+    if asked and asked["identity"]:
+        services.cluster().cancel(asked["identity"])
+    state.set_widget(f"floor-{slider}", False)
+
+
+def _vary(recipe: Recipe, at: int, field: str) -> Vary:
+    return Vary.parse(Vary(recipe, at, field).name, recipe)
+
+
+def _usual(view: View, baseline: dict | None) -> float:
+    """The budget that is set, else a point below the baseline."""
+    return view.accuracy if view.accuracy is not None else round(baseline["top1"] - 1, 1) if baseline else 90.0
+
+
+def _of(view: View) -> list[str]:
+    return [view.model, view.dataset, view.recipe.key()]

@@ -1,0 +1,118 @@
+"""`python -m core floor` on a real tiny checkpoint: against measuring every position, from the store, and every refusal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from core import floor
+from core.__main__ import main
+from core.commands import floor as command
+from core.recipe import Recipe
+from core.work import Work
+from tests import five_layers
+
+STEPS = [{"step": "magnitude_prune", "sparsity": 0.2}, {"step": "quantize", "weight_bits": 4}, {"step": "calibrate_batchnorm", "images": 200}]
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"steps": STEPS}))
+    return path
+
+
+@pytest.fixture
+def call(capsys, recipe_file):
+    """Calls the command on the five-layer model; returns (exit status, standard output, standard error)."""
+
+    def run(*more, vary="quantize.weight_bits", top1=50.0, model=five_layers.NAME, dataset="digits") -> tuple[int, str, str]:
+        given = ["--model", model, "--dataset", dataset, "--recipe", recipe_file, "--vary", vary, "--min-top1", top1, *more]
+        status = main(["floor", *(str(each) for each in given)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def top1_of_bits(five_layer_checkpoint) -> dict[int, float]:
+    """Every position, measured one after the other."""
+    from core import engine
+
+    recipes = {bits: Recipe.from_json({"steps": [STEPS[0], STEPS[1] | {"weight_bits": bits}, STEPS[2]]}) for bits in (16, 8, 7, 6, 5, 4, 3, 2)}
+    return {bits: engine.run(Work(five_layers.NAME, "digits", each, latency=False)).metrics["top1"] for bits, each in recipes.items()}
+
+
+def test_the_pair_is_what_measuring_every_position_gives(call, five_layer_checkpoint, top1_of_bits):
+    limit = (top1_of_bits[4] + top1_of_bits[3]) / 2
+    status, out, _err = call("--json", top1=limit)
+    result = json.loads(out)
+    assert status == 0 and out.count("\n") == 1
+    assert list(result) == ["model", "dataset", "split", "vary", "min_top1", "recipe", "holds", "fails", "evaluations", "seconds"]
+    order = list(top1_of_bits)
+    holds, fails = result["holds"], result["fails"]
+    assert order.index(fails["value"]) == order.index(holds["value"]) + 1 and holds["top1"] >= limit > fails["top1"]
+    assert all(look["top1"] == pytest.approx(top1_of_bits[look["value"]]) and look["images"] == 400 for look in result["evaluations"])
+    assert len(result["evaluations"]) <= floor.most_probes(len(order))
+    assert Recipe.from_json(result["recipe"]).steps[1].weight_bits == holds["value"] and holds["artifact_bytes"] < fails["artifact_bytes"] * 2
+
+
+def test_the_same_question_again_measures_nothing(call, five_layer_checkpoint, monkeypatch):
+    from core import engine
+
+    first = json.loads(call("--json", top1=60)[1])
+    monkeypatch.setattr(engine, "run", lambda *_, **__: pytest.fail("measured again"))
+    again = json.loads(call("--json", top1=60)[1])
+    assert {name: value for name, value in again.items() if name != "seconds"} == {name: value for name, value in first.items() if name != "seconds"}
+
+
+def test_the_ends_are_sentences(call, five_layer_checkpoint, top1_of_bits):
+    status, out, _err = call(top1=0)
+    assert status == 0 and "Even the hardest position, 2 bits, holds" in out and '{"seed": 0, "steps"' in out
+    assert max(top1_of_bits.values()) < 100
+    status, out, _err = call(top1=100)
+    assert status == 0 and "Already the mildest position, 16 bits, fails" in out and '"steps"' not in out
+    assert out.splitlines()[2].split()[:2] == ["quantize.weight_bits", "top-1"] and "400" in out
+
+
+def test_clear_positions_are_seen_on_the_first_pictures_alone(call, five_layer_checkpoint, monkeypatch):
+    monkeypatch.setattr(floor, "SCREEN_IMAGES", 50)
+    monkeypatch.setattr(command, "WORTH_SCREENING", 200)
+    _status, out, err = call("--json", vary="magnitude_prune.sparsity", top1=55)
+    result = json.loads(out)
+    assert {look["images"] for look in result["evaluations"]} == {50, 400}
+    assert result["holds"]["images"] == result["fails"]["images"] == 400
+    assert result["fails"]["value"] == pytest.approx(result["holds"]["value"] + 0.01)
+    assert "five_layers on digits, sparsity" in err
+    table = call(vary="magnitude_prune.sparsity", top1=55)[1]
+    assert table.count(" %  ") or "sparsity" in table
+    assert {look["images"] for look in json.loads(call("--json", "--images", "100", vary="magnitude_prune.sparsity", top1=55)[1])["evaluations"]} == {100}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"vary": "melt.heat"}, "There is no step named 'melt'; "),
+        ({"vary": "weight_bits"}, "vary cannot be 'weight_bits'; it takes a step and a field, "),
+        ({"vary": "quantize.bits"}, "quantize has no field named 'bits'; "),
+        ({"vary": "quantize.clipping"}, "quantize.clipping cannot be varied, "),
+        ({"vary": "channel_prune.sparsity"}, "The recipe has no step channel_prune; it has magnitude_prune, quantize, calibrate_batchnorm."),
+        ({"top1": 101}, "min_top1 cannot be '101'; it takes a number from 0, at most 100."),
+        ({"top1": -1}, "min_top1 cannot be '-1'; "),
+        ({"top1": "nan"}, "min_top1 cannot be 'nan'; "),
+        ({"model": "resnet"}, "There is no model named 'resnet'; "),
+        ({"dataset": "digit"}, "There is no dataset named 'digit'; "),
+        ({"model": "resnet50"}, "A checkpoint of resnet50 on digits is not here"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(call, five_layer_checkpoint, given, sentence):
+    status, out, err = call(**given)
+    assert (status, out) == (2, "") and err.startswith(sentence) and err.count("\n") == 1 and err.endswith(".\n")
+
+
+def test_help_explains_it(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["floor", "--help"])
+    assert ended.value.code == 0 and "python -m core floor" in capsys.readouterr().out

@@ -1,0 +1,219 @@
+"""Binary, ternary, smaller floats, mixed precision, bias correction: each against its formula written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from core import artifact, prefixes
+from core.activations import measured
+from core.errors import BadField
+from core.methods.apply import apply
+from core.methods.binarize import Binarize
+from core.methods.cast import Cast
+from core.methods.correct_bias import CorrectBias
+from core.methods.finetune import Finetune
+from core.methods.magnitude_prune import MagnitudePrune
+from core.methods.mixed_precision import MixedPrecision, allocate
+from core.methods.quantize import Quantize
+from core.methods.share_weights import ShareWeights
+from core.methods.ternarize import Ternarize
+from core.metrics.size import paper_bytes
+
+
+@pytest.mark.parametrize("scaling", ["channel", "tensor"])
+def test_binary_weights_are_signs_times_their_mean(subject, context, scaling):
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(Binarize(scaling=scaling), subject, context)
+    first, *inner, last = subject.weights
+    assert all(torch.equal(subject.value(name), before[name]) for name in (first, last))
+    for name in inner:
+        dims = (1, 2, 3) if scaling == "channel" else (0, 1, 2, 3)
+        expected = torch.where(before[name] < 0, -1.0, 1.0) * before[name].abs().mean(dims, keepdim=True)
+        torch.testing.assert_close(subject.value(name), expected)
+        best = (before[name] * expected.sign()).mean(dims, keepdim=True)  # α = W·B / n minimises |W − αB|²
+        torch.testing.assert_close(expected.abs(), best.expand_as(expected))
+
+
+def test_binary_weights_take_a_bit_each_on_paper(subject, context):
+    numbers = [subject.value(name).numel() for name in subject.weights]
+    before = paper_bytes(subject)
+    apply(Binarize(scaling="tensor", layers="all"), subject, context)
+    assert before - paper_bytes(subject) == pytest.approx(sum(numbers) * 31 / 8 - 4 * len(numbers), abs=1)
+
+
+def test_ternary_weights_follow_the_paper(subject, context):
+    apply(MagnitudePrune(sparsity=0.2), subject, context)
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(Ternarize(layers="all"), subject, context)
+    for name, value in before.items():
+        for row, found in zip(value.flatten(1), subject.value(name).flatten(1)):
+            kept = row != 0
+            if not kept.any():
+                assert not found.any()
+                continue
+            delta = 0.7 * row[kept].abs().mean()
+            alpha = row.abs()[row.abs() > delta].mean()
+            torch.testing.assert_close(found, torch.where(row.abs() > delta, row.sign() * alpha, torch.zeros(())))
+
+
+def test_binary_activations_take_two_values(subject, context):
+    apply(Binarize(activations=True), subject, context)
+    assert subject.activations and {grid.bits for grid in subject.activations.values()} <= {1, 8}
+    assert 1 in {grid.bits for grid in subject.activations.values()}
+    assert torch.isfinite(measured(subject)(torch.zeros(2, 3, 32, 32))).all()
+
+
+@pytest.mark.parametrize("dtype,torch_type", [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
+def test_sixteen_bits_are_torchs_own_rounding(subject, context, dtype, torch_type):
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(Cast(dtype=dtype), subject, context)
+    assert all(torch.equal(subject.value(name), value.to(torch_type).float()) for name, value in before.items())
+
+
+def test_eight_bit_floats_are_scaled_by_a_power_of_two(subject, context):
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(Cast(dtype="float8"), subject, context)
+    for name, value in before.items():
+        scale = float(subject.weights[name].grid.scale)
+        assert 2.0 ** round(torch.log2(torch.tensor(scale)).item()) == scale and 224 < float(value.abs().max()) / scale <= 448
+        assert float((subject.value(name) - value).abs().max()) <= float(value.abs().max()) / 16
+
+
+GRIDS = [Binarize(), Ternarize(), Cast(), Cast(dtype="float8"), ShareWeights(clusters=4, scope="model"), Quantize(granularity="group", group_size=16)]
+
+
+@pytest.mark.parametrize("step", GRIDS, ids=lambda step: step.name)
+@pytest.mark.parametrize("train", [False, True], ids=["as it is", "trained"])
+def test_every_grid_comes_back_from_the_file_and_from_a_kept_prefix(step, train, subject, context, home):
+    apply(MagnitudePrune(sparsity=0.4, layers="inner"), subject, context)
+    apply(step, subject, context)
+    if train:
+        apply(Finetune(epochs=1, images=200, learning_rate=0.01), subject, context)
+    back = artifact.read(artifact.write(subject).data)
+    prefixes.keep(f"grids-{step.name}", subject)
+    kept = prefixes.recall(f"grids-{step.name}")
+    for name in subject.weights:
+        assert torch.equal(subject.value(name), back.value(name)) and torch.equal(subject.value(name), kept.value(name))
+        assert torch.equal(subject.weights[name].value(), subject.value(name))
+    assert artifact.write(kept).data == artifact.write(subject).data == artifact.write(back).data
+
+
+@pytest.mark.parametrize("step", [Binarize(layers="all"), Ternarize(layers="all"), Cast(dtype="float8")], ids=lambda step: step.name)
+def test_the_gradient_passes_straight_through(step, subject, context):
+    from core.weights import trainable
+
+    apply(step, subject, context)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    name = "features.3.weight"
+    plain = torch.autograd.grad(subject.module(x).sum(), [subject.module.get_parameter(name)])[0]
+    with trainable(subject) as module:
+        module(x).sum().backward()
+        torch.testing.assert_close(module.features[3].parametrizations.weight.original.grad, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_bits_are_given_as_a_search_over_all_would():
+    lost = {"a": {2: 9.0, 4: 1.0, 8: 0.9}, "b": {2: 3.0, 4: 2.5, 8: 0.1}, "c": {2: 0.1, 4: 0.05, 8: 0.0}}
+    sizes = {"a": 100, "b": 100, "c": 100}
+    best = min(
+        (sum(lost[name][bits] for name, bits in zip(lost, chosen)), chosen) for chosen in itertools.product((2, 4, 8), repeat=3) if sum(chosen) / 3 <= 14 / 3
+    )
+    assert tuple(allocate(lost, sizes, 14 / 3).values()) == best[1] == (4, 8, 2)
+
+
+def test_mixed_precision_spends_at_most_the_average_where_it_matters(subject, context):
+    apply(MixedPrecision(average_bits=3.5, images=40), subject, context)
+    sizes = {name: subject.value(name).numel() for name in subject.weights}
+    spent = sum(weight.grid.bits * sizes[name] for name, weight in subject.weights.items()) / sum(sizes.values())
+    assert 3 < spent <= 3.5 and len({weight.grid.bits for weight in subject.weights.values()}) > 1
+    assert any("mixed_precision gave" in note for note in subject.notes)
+
+
+def test_fewer_bits_on_average_than_any_candidate_are_refused():
+    with pytest.raises(BadField, match="4 bits, the fewest of the candidates"):
+        MixedPrecision(average_bits=2.5, candidates="4, 8")
+
+
+def test_correcting_biases_restores_the_mean_of_every_channel(subject, context):
+    """With all but one layer left whole, the mean output of that layer is again what it was, up to the border of the pictures."""
+    name, path = "features.9.weight", "features.9"  # a 1×1 convolution: no border
+    means = []
+
+    def watch(module):
+        outputs = []
+        following = module.features[10]
+        hook = following.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.detach().clone()))  # a ReLU in place follows
+        with torch.no_grad():
+            for x in context.calibration(500, 100):
+                module(x)
+        hook.remove()
+        return torch.cat(outputs).mean((0, 2, 3))
+
+    means.append(watch(subject.module))
+    apply(Quantize(weight_bits=2, layers=path), subject, context)
+    means.append(watch(subject.module))
+    apply(CorrectBias(images=500), subject, context)
+    means.append(watch(subject.module))
+    assert subject.weights[name].grid is not None
+    assert float((means[1] - means[0]).abs().max()) > 0.05
+    torch.testing.assert_close(means[2], means[0], atol=2e-3, rtol=1e-2)
+
+
+def test_correct_bias_says_when_there_is_nothing_to_correct(subject, context):
+    apply(CorrectBias(), subject, context)
+    assert any("no weight on a grid" in note for note in subject.notes)
+
+
+def test_adaptive_rounding_moves_codes_by_one_and_loses_less_than_nearest(subject, context):
+    from core.methods.round_adaptively import RoundAdaptively
+
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(Quantize(weight_bits=3, granularity="tensor"), subject, context)
+    nearest = {name: weight.grid.codes.clone() for name, weight in subject.weights.items()}
+    x = torch.cat(list(context.calibration(200)))
+
+    def lost():
+        """How far the second convolution's outputs are from those of its exact weight, on what it reads now."""
+        with torch.no_grad():
+            read = subject.module.features[:3](x)
+            return float(
+                torch.nn.functional.conv2d(read, subject.value("features.3.weight") - before["features.3.weight"], stride=2, padding=1).square().mean()
+            )
+
+    rounded = lost()
+    apply(RoundAdaptively(iterations=200), subject, context)
+    moved = {name: (weight.grid.codes - nearest[name]).abs() for name, weight in subject.weights.items()}
+    assert all(int(change.max()) <= 1 for change in moved.values()) and any(bool(change.any()) for change in moved.values())
+    assert lost() < 0.8 * rounded
+
+
+def test_equalizing_changes_ranges_and_not_the_function(subject, context):
+    from core.methods.equalize import Equalize
+
+    with torch.no_grad():
+        subject.module.features[3].weight[::2] *= 50  # what a batch norm can hide
+        subject.module.features[4].running_mean[::2] *= 50
+        subject.module.features[4].running_var[::2] *= 2500
+    for name in list(subject.weights):
+        from core.weights import Weight
+
+        subject.set(name, Weight(subject.value(name)))
+    x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = subject.module(x)
+        spread = subject.value("features.3.weight").flatten(1).abs().amax(1)
+        apply(Equalize(), subject, context)
+        evened = subject.value("features.3.weight").flatten(1).abs().amax(1)
+        torch.testing.assert_close(subject.module(x), before, rtol=1e-3, atol=1e-3)
+    assert float(spread.max() / spread.min()) > 40 and float(evened.max() / evened.min()) < 1.5
+
+
+def test_equalizing_after_a_grid_is_refused():
+    from core.errors import BadRecipe
+    from core.methods.equalize import Equalize
+    from core.recipe import Recipe
+
+    with pytest.raises(BadRecipe, match="equalize cannot follow quantize"):
+        Recipe((Quantize(), Equalize()))

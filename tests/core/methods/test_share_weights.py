@@ -1,0 +1,104 @@
+"""Shared weights: k-means against the exact optimum, zeros, one codebook for all, training of the entries."""
+
+from __future__ import annotations
+
+import ckwrap
+import numpy as np
+import pytest
+import torch
+
+from core import artifact
+from core.clusters import centres
+from core.methods.apply import apply
+from core.methods.finetune import Finetune
+from core.methods.magnitude_prune import MagnitudePrune
+from core.methods.share_weights import ShareWeights
+from core.weights import trainable
+
+SHAPES = {
+    "normal": lambda generator: generator.normal(0, 0.02, 30_000),
+    "laplace": lambda generator: generator.laplace(0, 0.02, 30_000),
+    "pruned": lambda generator: np.array([number for number in generator.normal(0, 0.02, 40_000) if abs(number) > 0.02]),
+}
+
+
+def error(numbers: np.ndarray, found: np.ndarray) -> float:
+    found = np.sort(found)
+    return float(np.square(numbers - found[np.searchsorted((found[1:] + found[:-1]) / 2, numbers)]).sum())
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize("clusters", [2, 4, 16, 64, 256])
+def test_k_means_is_within_two_percent_of_the_optimum(shape, clusters):
+    numbers = SHAPES[shape](np.random.default_rng(0)).astype(np.float32)
+    best = error(numbers, np.asarray(ckwrap.ckmeans(numbers.astype(float), clusters).centers))
+    found = centres(numbers, clusters, "exact", 0)
+    assert len(found) == clusters and (np.diff(found) > 0).all()
+    assert error(numbers, found.astype(float)) <= 1.02 * best
+
+
+@pytest.mark.parametrize("start", ["linear", "density", "kmeans++"])
+def test_other_starts_settle_where_no_centre_wants_to_move(start):
+    numbers = SHAPES["normal"](np.random.default_rng(1)).astype(np.float32)
+    found = centres(numbers, 16, start, 0).astype(float)
+    nearest = np.abs(numbers[:, None] - found[None, :]).argmin(1)
+    means = np.array([numbers[nearest == cluster].mean() for cluster in range(16)])
+    np.testing.assert_allclose(found, means, atol=1e-3 * np.ptp(numbers))
+
+
+def test_few_distinct_numbers_are_their_own_centres():
+    numbers = np.repeat(np.array([-1, 0.5, 2], np.float32), 50)
+    assert centres(numbers, 8, "linear", 0).tolist() == [-1, 0.5, 2]
+    assert centres(np.zeros(0, np.float32), 4, "linear", 0).size == 0
+
+
+def test_each_weight_takes_the_nearest_entry_and_pruned_ones_stay_zero(subject, context):
+    apply(MagnitudePrune(sparsity=0.5), subject, context)
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(ShareWeights(clusters=8), subject, context)
+    for name, weight in subject.weights.items():
+        value, kept = weight.value(), before[name] != 0
+        assert not value[~kept].any() and len(value[kept].unique()) <= 8
+        entries = weight.grid.entries[1:]
+        nearest = entries[(before[name][kept][:, None] - entries).abs().argmin(1)]
+        torch.testing.assert_close((value[kept] - before[name][kept]).abs(), (nearest - before[name][kept]).abs())
+
+
+def test_one_codebook_for_the_model_is_stored_once(subject, context, five_layer_checkpoint):
+    from core.weights import Compressed
+
+    each = Compressed.of(five_layer_checkpoint.load(), subject.architecture)
+    apply(ShareWeights(clusters=16), each, context)
+    apply(ShareWeights(clusters=16, scope="model"), subject, context)
+    assert len({id(weight.grid.entries) for weight in subject.weights.values()}) == 1
+    assert artifact.write(subject).parts["scales"] == 4 * 16 < artifact.write(each).parts["scales"]
+    back = artifact.read(artifact.write(subject).data)
+    assert all(torch.equal(subject.value(name), back.value(name)) for name in subject.weights)
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_training_moves_the_entries_by_the_sum_of_their_weights_gradients(subject, context, scope):
+    apply(MagnitudePrune(sparsity=0.3), subject, context)
+    apply(ShareWeights(clusters=4, scope=scope), subject, context)
+    grids = {name: weight.grid for name, weight in subject.weights.items()}
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain = torch.autograd.grad(subject.module(x).square().sum(), [subject.module.get_parameter(name) for name in grids])
+    slow: dict[int, torch.Tensor] = {}
+    for (name, grid), gradient in zip(grids.items(), plain):
+        sums = torch.stack([gradient[(grid.codes == code) & subject.weights[name].mask].sum() for code in range(1, len(grid.entries))])
+        slow[id(grid.entries)] = slow.get(id(grid.entries), 0) + sums
+    with trainable(subject) as module:
+        module(x).square().sum().backward()
+        found = {id(grids[name].entries): module.get_submodule(name.rpartition(".")[0]).parametrizations["weight"][0].rounding.learned.grad for name in grids}
+    for book, gradient in found.items():
+        torch.testing.assert_close(gradient, slow[book], rtol=1e-3, atol=1e-3)
+
+
+def test_a_trained_codebook_stays_a_codebook(subject, context):
+    apply(ShareWeights(clusters=4, scope="model"), subject, context)
+    before = next(iter(subject.weights.values())).grid.entries.clone()
+    apply(Finetune(epochs=1, images=200, learning_rate=0.01), subject, context)
+    books = {id(weight.grid.entries): weight.grid.entries for weight in subject.weights.values()}
+    (after,) = books.values()
+    assert not torch.equal(before, after) and (after[1:].diff() > 0).all() and float(after[0]) == 0
+    assert len(torch.cat([subject.value(name).flatten() for name in subject.weights]).unique()) <= 4

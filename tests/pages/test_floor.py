@@ -1,0 +1,134 @@
+"""The floor beside a slider: it asks for one run after another, moves the slider to what it found, and says the pair."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from core.recipe import Recipe
+from core.store import blank_row
+from core.work import Work
+from pages.ui import edits, floor
+from tests.pages.conftest import metrics
+from tests.pages.test_explorer import asked_for, components, markup, open_page
+
+STEPS = ["magnitude_prune~sparsity~0.6", "calibrate_batchnorm"]
+
+
+@pytest.fixture
+def works(notes, monkeypatch):
+    """What the page asked to have measured, by identity; the notes' cluster keeps it waiting."""
+    asked: dict[str, Work] = {}
+    plain = notes.submit
+
+    def submit(work, lane=None):
+        asked[work.identity()] = work
+        return notes.store.find(work.identity()) or plain(work, lane)
+
+    monkeypatch.setattr(notes, "submit", submit)
+    return asked
+
+
+def top1(recipe: Recipe) -> float:
+    """Falls by half a point for every point of sparsity beyond 50 %, and for every bit below 8."""
+    return 92.0 - 50 * max(0.0, edits.sparsity(recipe) - 0.5) - 0.5 * max(0, 8 - edits.bits(recipe))
+
+
+def complete(notes, works) -> None:
+    """The cluster has measured everything that it was asked for."""
+    for identity, work in works.items():
+        result = {
+            "model": work.model, "dataset": work.dataset, "recipe": work.recipe.to_json(), "key": work.recipe.key(), "identity": identity,
+            "split": "validation", "machine": {"id": "here"}, "baseline": metrics(92.0, 44_700_000), "metrics": metrics(top1(work.recipe), 1e6, None),
+            "difference": {"top1": 0.0, "low": -0.1, "high": 0.1}, "seconds": {}, "date": "2026-11-22T10:00:00+00:00",
+        }  # fmt: skip
+        notes.store.complete(identity, result, b"", origin="here")
+
+
+def start(page, slider: str, least: float):
+    """Open the popover, name an accuracy, and start."""
+    page.session_state[f"floor-{slider}"] = True
+    page.run()
+    page.number_input(key=f"floor-{slider}-top1").set_value(least).run()
+    return page.button(key=f"floor-start-{slider}").click().run()
+
+
+def to_the_end(page, notes, works):
+    for _ in range(12):
+        complete(notes, works)
+        page.run()
+    assert not page.exception
+    return page
+
+
+def test_the_slider_moves_to_the_floor(notes, works):
+    page = open_page(step=STEPS)
+    works.clear()
+    start(page, floor.SPARSITY, 89.0)
+    status = components(page, "paretoscope_status")[0]
+    assert status["text"] == "floor: sparsity 49 %" and status["again_ms"] and status["fraction"] == 0
+    assert [edits.sparsity(work.recipe) for work in works.values()] == [0.49] and not any(work.latency for work in works.values())
+    complete(notes, works)
+    page.run()
+    assert [edits.sparsity(work.recipe) for work in works.values()] == [0.49, 0.74]
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == ["magnitude_prune~sparsity~0.56", "calibrate_batchnorm"]
+    assert "The floor for at least 89 % top-1 is sparsity 56 %, which keeps 89.00 % top-1 (1.00 MB); 57 % keeps 88.50 %." in markup(page)
+    assert len(works) <= 7 and all(edits.repaired(work.recipe) for work in works.values())
+    drawn = components(page, "paretoscope_chart")[0]
+    shown = {y for trace in [*json.loads(drawn["fixed"])["data"], *drawn["moving"]] for y in trace.get("y", ())}
+    assert 88.5 in shown  # what it measured are points
+
+
+def test_bits_that_were_off_get_a_step(notes, works):
+    page = start(open_page(step=["calibrate_batchnorm"]), floor.BITS, 90.5)
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == ["quantize~weight_bits~5~clipping~mse", "calibrate_batchnorm"]
+    assert "is 5 bits, which keeps 90.50 %" in markup(page)
+
+
+def test_nothing_moves_when_even_the_mildest_fails(notes, works):
+    page = to_the_end(start(open_page(step=STEPS), floor.SPARSITY, 95.0), notes, works)
+    assert asked_for(page, "step") == STEPS and "Already the mildest position, sparsity 0 %, fails" in markup(page)
+    page.checkbox(key="repair").uncheck().run()
+    assert "Already the mildest" not in markup(page)  # it was about another recipe
+
+
+def test_a_recipe_that_was_changed_meanwhile_stays(notes, works):
+    page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
+    page.checkbox(key="repair").uncheck().run()
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == STEPS[:1] and "is sparsity 56 %" in markup(page)
+
+
+def test_a_failed_run_ends_the_search_with_its_sentence(notes, works):
+    page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
+    identity = list(works)[-1]
+    notes.store.claim(blank_row(identity, model="resnet18", dataset="fashion_mnist", owner="test"))
+    notes.store.write({identity: {"state": "FAILED", "message": "The disk is full."}})
+    page.run()
+    assert "The floor was not found: The disk is full." in markup(page)
+
+
+def test_it_can_be_stopped(notes, works):
+    page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
+    identity = list(works)[-1]
+    page.session_state["floor-bits"] = True
+    page.run()
+    page.button(key="floor-stop-bits").click().run()
+    assert notes.asked[-1] == ("cancel", identity)
+    complete(notes, works)
+    page.run()
+    assert "floor" not in components(page, "paretoscope_status")[0]["text"] and asked_for(page, "step") == STEPS
+
+
+def test_the_usual_accuracy_is_the_budget_or_a_point_below_the_baseline(notes):
+    page = open_page(step=STEPS)
+    page.session_state["floor-sparsity"] = True
+    page.run()
+    assert page.number_input(key="floor-sparsity-top1").value == 91.0
+    page = open_page(step=STEPS, accuracy=["88.5"])
+    page.session_state["floor-bits"] = True
+    page.run()
+    assert page.number_input(key="floor-bits-top1").value == 88.5
