@@ -1,0 +1,66 @@
+"""How long every step takes on resnet18: against a pass over the validation split, or over the pictures that the step reads."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+import core.methods  # noqa: F401  (registers the steps)
+from core import zoo
+from core.architecture import Architecture
+from core.datasets import load
+from core.methods.apply import Context, apply
+from core.recipe import STEPS, TRAIN, params
+from core.weights import Compressed
+
+pytestmark = pytest.mark.benchmark
+MODEL, DATA = "resnet18", "fashion_mnist"
+JOBS = {"factorize", "mixed_precision", "round_adaptively", "contribution_prune"}  # run with progress, as training does
+WEIGHTS_AT_MOST, PICTURES_AT_MOST = 0.15, 1.25
+BACKWARD = {"gradient_prune", "channel_prune"}  # read their pictures there and back
+AFTER_A_GRID = {"correct_bias"}
+
+
+def bare(module, dataset, split: str, count: int, size: int, backward: bool) -> float:
+    """Seconds of the plain loop over the first `count` pictures of a split."""
+    started = time.perf_counter()
+    for x, labels in dataset.batches(split, size, 32 if backward else 100, count):
+        with torch.set_grad_enabled(backward):
+            answers = module(x)
+            if backward:
+                torch.nn.functional.cross_entropy(answers, labels).backward()
+    return time.perf_counter() - started
+
+
+def test_every_step_takes_no_longer_than_it_may():
+    torch.set_num_threads(1)
+    checkpoint, dataset = zoo.checkpoint(MODEL, DATA), load(DATA)
+    module = checkpoint.load().eval()
+    architecture = Architecture(MODEL, checkpoint.classes, checkpoint.input_size)
+    bare(module, dataset, "validation", 500, checkpoint.input_size, False)  # warm
+    whole = bare(module, dataset, "validation", 5000, checkpoint.input_size, False)
+    lines, slow = [], []
+    for name, kind in STEPS.items():
+        if kind.kind == TRAIN or name == "student" or name in JOBS:
+            lines.append((name, "a job, with progress"))
+            continue
+        step = kind()
+        subject = Compressed.of(module, architecture)
+        context = Context(checkpoint, dataset)
+        if name in AFTER_A_GRID:
+            apply(STEPS.get("quantize")(), subject, context)
+        started = time.perf_counter()
+        apply(step, subject, context)
+        took = time.perf_counter() - started
+        images = getattr(step, "images", None) if "images" in {spec.name for spec in params(kind)} else None
+        against = whole if images is None else bare(module, dataset, "calibration", images, checkpoint.input_size, name in BACKWARD)
+        most = WEIGHTS_AT_MOST if images is None else PICTURES_AT_MOST
+        lines.append((name, f"{took:.2f} s, {took / against:.2f} of {'a validation pass' if images is None else f'the bare loop over {images} pictures'}"))
+        if took > most * against:
+            slow.append(f"{name}: {took / against:.2f}, at most {most}")
+    print(f"\nvalidation pass {whole:.1f} s")
+    for name, said in lines:
+        print(f"{name:22s} {said}")
+    assert not slow, "; ".join(slow)
