@@ -121,6 +121,7 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     """
     from core import artifact
     from core.metrics import accuracy, cost, size
+    from core.weights import nonzeros
 
     hooks = Hooks(turn)
     started = time.monotonic()
@@ -135,9 +136,10 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     evaluated = time.monotonic()
     with turn():  # and if a newer position came meanwhile, this is where it takes over
         base = _baseline_predictions(work, len(predictions), hooks)
+    counts = {name: nonzeros(parameter) for name, parameter in subject.stored()}
     metrics = accuracy.summary(predictions) | {
-        "parameters": cost.parameters(subject.module), "nonzero": cost.nonzero(subject.module),
-        "macs": cost.macs(subject.module, subject.architecture.input_size), "paper_bytes": size.paper_bytes(subject),
+        "parameters": cost.parameters(subject.module), "nonzero": cost.nonzero(subject.module, counts),
+        "macs": cost.macs(subject.module, subject.architecture.input_size), "paper_bytes": size.paper_bytes(subject, counts),
         "artifact_bytes": artifact.packed_size(subject), "deployed_bytes": None, "latencies": [], "notes": subject.notes,
         "provenance": _provenance(subject) | {"artifact_bytes": "estimated"},
     }  # fmt: skip

@@ -46,7 +46,7 @@ def keep_largest(scores: list, sparsity: float, sample: int | None = None) -> li
 
     from core.weights import flat, unflat
 
-    row = torch.cat([flat(score) for score in scores]).numpy()  # (n,)
+    row = (torch.cat([flat(score) for score in scores]) if len(scores) > 1 else flat(scores[0])).numpy()  # (n,)
     if sample is not None and row.size > 2 * sample:
         few = row[:: row.size // sample]
         limit = np.partition(few, round(sparsity * (few.size - 1)))[round(sparsity * (few.size - 1))]
@@ -75,7 +75,7 @@ def narrow(step, subject, kept: dict) -> None:
         before = subject.weights[name]
         after = before.pruned(keep)
         subject.set(name, after)
-        if not bool(after.mask.any()) and (before.mask is None or bool(before.mask.any())):
+        if not after.mask.numpy().any() and (before.mask is None or before.mask.numpy().any()):  # numpy's stops at the first
             emptied.append(name)
     if emptied:
         subject.notes.append(f"{step.name} set every weight of {listed(emptied)} to zero: what is put out there is the same for every picture.")

@@ -8,7 +8,7 @@ torch-pruning). The pass runs on the meta device: shapes only, so vgg16 takes mi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -43,9 +43,10 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def nonzero(module: nn.Module) -> int:
-    """How many of the parameters are not zero."""
-    return sum(nonzeros(parameter) for parameter in module.parameters())
+def nonzero(module: nn.Module, known: Mapping[str, int] | None = None) -> int:
+    """How many of the parameters are not zero; `known` has the counts of some of them by name."""
+    known = known or {}
+    return sum(known[name] if name in known else nonzeros(parameter) for name, parameter in module.named_parameters())
 
 
 def macs(module: nn.Module, input_size: int) -> int:

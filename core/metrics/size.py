@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from core.recipe import Recipe
 from core.weights import Compressed, Weight, nonzeros
 
 
-def paper_bytes(subject: Compressed) -> int:
+def paper_bytes(subject: Compressed, nonzero: Mapping[str, int] | None = None) -> int:
     """The sum over all tensors, rounded up, in the manner of Deep Compression (Han 2015, arXiv:1510.00149).
 
     For a weight of n numbers, k of them not zero, H(p) = −p·log2(p) − (1−p)·log2(1−p):
@@ -30,7 +31,8 @@ def paper_bytes(subject: Compressed) -> int:
         grid        n·bits/8               + 4 a scale, bits/8 a zero point where any is not 0; 4 an entry of a codebook
         both        k·bits/8  + n·H(k/n)/8 + the same
 
-    A codebook of K entries has codes of log2(K) bits, rounded up; one that layers share counts once. Batch norm, biases and other stored floats: 4 bytes each.
+    A codebook of K entries has codes of log2(K) bits, rounded up; one that layers share counts once. Batch norm, biases and
+    other stored floats: 4 bytes each. `nonzero` has numbers of non-zeros by name, where somebody has counted them already.
     """
     values = dict(subject.stored())
     others = dense_bytes(subject) - sum(4 * value.numel() for value in values.values())
@@ -39,15 +41,17 @@ def paper_bytes(subject: Compressed) -> int:
         grid = subject.weights[name].grid
         if grid is not None:
             tables[id(grid.entries) if isinstance(grid, Codebook) else id(grid)] = grid.table_bytes
-    return math.ceil(others + sum(tables.values()) + sum(_weight_bytes(subject.weights[name], value) for name, value in values.items()))
+    return math.ceil(
+        others + sum(tables.values()) + sum(_weight_bytes(subject.weights[name], value, (nonzero or {}).get(name)) for name, value in values.items())
+    )
 
 
-def _weight_bytes(weight: Weight, value: torch.Tensor) -> float:
+def _weight_bytes(weight: Weight, value: torch.Tensor, nonzero: int | None) -> float:
     """Codes or floats and positions, without scales and codebooks."""
     count = stored = value.numel()
     positions = 0.0
     if weight.mask is not None:
-        stored = nonzeros(value)
+        stored = nonzeros(value) if nonzero is None else nonzero
         positions = count * _entropy(stored / count) / 8
     return stored * (32 if weight.grid is None else weight.grid.bits) / 8 + positions
 
