@@ -179,7 +179,7 @@ def _store(streams: list[tuple[str, Any]], blobs: list[bytes], parts: dict[str, 
 
 def _header(subject: Compressed, recipe: Recipe | None, about: dict | None, entries: list, integers: int) -> bytes:
     activations = {name: [grid.scale, grid.zero_point, grid.bits, *([True] if grid.dynamic else [])] for name, grid in subject.activations.items()}
-    extra = [name for name, _parameter in subject.stored()][sum(1 for _ in weights_of(subject.module)) :]
+    extra = sorted(set(subject.weights).difference(name for name, _parameter in weights_of(subject.module)))
     header = {
         "architecture": subject.architecture.to_json(), "tensors": _fingerprint(subject.module), "recipe": recipe and recipe.shortest(),
         "about": about, "activations": activations, "weights": entries, "integers": integers, **({"extra": extra} if extra else {}),

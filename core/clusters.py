@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-STARTS = ("exact", "linear", "density", "kmeans++")
 ITERATIONS = 1000
 STILL = 1e-6  # of the range: centres that moved no farther have settled
 DRAWN = 1 << 15  # numbers among which kmeans++ chooses its centres

@@ -37,13 +37,13 @@ class Grid(ABC):
     def round(self, latent: Tensor) -> Grid:
         """The same grid with the codes that are nearest to `latent`."""
 
-    @abstractmethod
     def rounding(self) -> nn.Module:
         """A module from a latent weight to its value, differentiable, for training. It may have parameters of its own."""
+        return _Through(self)
 
-    @abstractmethod
     def after(self, trained: nn.Module, latent: Tensor) -> Grid:
         """The grid once `rounding()`'s module was trained and the latent weight has become `latent`."""
+        return self.round(latent)
 
     @property
     @abstractmethod
@@ -101,9 +101,6 @@ class Uniform(Grid):
 
     def rounding(self) -> nn.Module:
         return _Straight(self)
-
-    def after(self, trained: nn.Module, latent: Tensor) -> Uniform:
-        return self.round(latent)
 
     @property
     def table_bytes(self) -> float:
@@ -165,12 +162,6 @@ class Signs(Grid):
         if self.bits == 2:
             codes = codes * (latent.abs() > self.threshold)
         return replace(self, codes=codes.to(torch.int16))
-
-    def rounding(self) -> nn.Module:
-        return _Through(self)
-
-    def after(self, trained: nn.Module, latent: Tensor) -> Signs:
-        return self.round(latent)
 
     @property
     def table_bytes(self) -> float:
@@ -272,12 +263,6 @@ class Floats(Grid):
         scaled = latent.float() / self.scale
         limit = LARGEST_FLOAT8 if self.dtype == "float8" else torch.finfo(FLOATS[self.dtype]).max
         return replace(self, codes=scaled.clamp(-limit, limit).add_(0.0).to(FLOATS[self.dtype]))
-
-    def rounding(self) -> nn.Module:
-        return _Through(self)
-
-    def after(self, trained: nn.Module, latent: Tensor) -> Floats:
-        return self.round(latent)
 
     @property
     def table_bytes(self) -> float:

@@ -14,7 +14,6 @@ from torch import Tensor
 SHRINK = tuple(1 - 0.05 * step for step in range(15))  # 1.00 … 0.30 of the full range
 OUTERMOST = 0.001  # of the numbers, that percentile leaves out on each side that the grid has
 BINS = 256  # of a histogram, from the lowest number to the highest
-ESTIMATORS = ("minmax", "mse", "percentile", "entropy")
 
 
 def fit(rows: Tensor, bits: int, symmetric: bool, clipping: str = "minmax", power_of_two: bool = False, sample: int | None = None) -> tuple[Tensor, Tensor]:

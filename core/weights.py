@@ -120,14 +120,15 @@ def _masked(value: Tensor, mask: Tensor) -> Tensor:
 def clone(module: nn.Module) -> nn.Module:
     """A copy of a network with tensors of its own, ten times quicker than `copy.deepcopy`, which follows every plain attribute too.
 
-    Attributes that are neither tensors nor modules are shared; parametrizations and hooks that hold the module itself are not supported.
+    Other attributes than tensors, modules, dictionaries and sets are shared; parametrizations and hooks that hold the module itself are not supported.
     """
     made: dict[int, nn.Module] = {}
 
     def copied(original: nn.Module) -> nn.Module:
         if id(original) not in made:
             new = made[id(original)] = original.__class__.__new__(original.__class__)
-            new.__dict__ = original.__dict__.copy()
+            # dictionaries and sets too: a hook of the copy must not be one of the original
+            new.__dict__ = {name: value.copy() if isinstance(value, (dict, set)) else value for name, value in original.__dict__.items()}
             new._parameters = {
                 name: None if parameter is None else nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
                 for name, parameter in original._parameters.items()

@@ -85,9 +85,9 @@ def _input_means(module, paths: list[str], images: int, context) -> dict:
     sums, seen = {}, {}
 
     def watch(path):
-        def hook(_layer, inputs):
+        def hook(layer, inputs):
             x = inputs[0].detach()
-            x = x if isinstance(_layer, nn.Conv2d) else x.reshape(-1, x.shape[-1])
+            x = x if isinstance(layer, nn.Conv2d) else x.reshape(-1, x.shape[-1])
             sums[path] = sums.get(path, 0) + x.sum(0)
             seen[path] = seen.get(path, 0) + len(x)
 

@@ -16,10 +16,9 @@ PREVIEW_SAMPLE = 1 << 16  # weights that a preview clusters
 class ShareWeights(Step):
     """Replaces each weight by the nearest of k shared values: w ≈ entries[code], the k centres of one-dimensional k-means.
 
-    The squared error Σ (w − entries[code])² is within 2 % of the least from the exact start; from the others, which the paper compares, what Lloyd's
-    iteration reaches. Pruned weights stay 0 and take no part.
-    One codebook for each layer or one for all. A training step that follows trains the entries, by the sum of their weights'
-    gradients. Han et al. 2016, arXiv:1510.00149.
+    The squared error Σ (w − entries[code])² is within 2 % of the least from the exact start; from the others, which the paper
+    compares, what Lloyd's iteration reaches. Pruned weights stay 0 and take no part. One codebook for each layer or one for all. A
+    training step that follows trains the entries, by the sum of their weights' gradients. Han et al. 2016, arXiv:1510.00149.
     """
 
     name: ClassVar[str] = "share_weights"
@@ -38,8 +37,6 @@ class ShareWeights(Step):
 
 @applies(ShareWeights)
 def apply(step: ShareWeights, subject, context) -> None:
-    import torch
-
     from core.grids import Codebook, nearest
     from core.weights import Weight
 
@@ -62,7 +59,6 @@ def apply(step: ShareWeights, subject, context) -> None:
         context.report({"fraction": (number + 1) / len(names)})
     if fewer and context.images_at_most is None:
         subject.notes.append(f"share_weights found fewer than {step.clusters} distinct weights in {', '.join(fewer[:4])}{', …' if len(fewer) > 4 else ''}.")
-    assert all(torch.isfinite(book).all() for book in entries.values())
 
 
 def _entries(values: list, step: ShareWeights, context):

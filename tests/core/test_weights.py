@@ -1,0 +1,36 @@
+"""Copies of networks: tensors and hooks of their own, the same answers, parts that are used twice still one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core.architecture import Architecture
+from core.weights import clone
+
+
+@pytest.mark.parametrize("model", ["squeezenet1_1", "shufflenet_v2_x0_5"])
+def test_a_copy_answers_alike_and_shares_nothing_that_can_change(model):
+    original = Architecture.plain(model, 10, 32).build()
+    copy = clone(original)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(original(x), copy(x))
+        before = original(x)
+        for tensor in copy.state_dict().values():
+            tensor.zero_()
+        assert torch.equal(original(x), before) and list(copy.state_dict()) == list(original.state_dict())
+
+
+def test_a_hook_of_the_copy_is_none_of_the_original():
+    original, seen = nn.Sequential(nn.Linear(2, 2)), []
+    clone(original)[0].register_forward_hook(lambda *_: seen.append(1))
+    original(torch.zeros(1, 2))
+    assert not seen
+
+
+def test_a_part_that_is_used_twice_is_copied_once():
+    part = nn.Linear(2, 2)
+    copy = clone(nn.Sequential(part, nn.ReLU(), part))
+    assert copy[0] is copy[2] and copy[0] is not part
