@@ -19,7 +19,7 @@ from pages.ui import edits
 from pages.ui.known import Known, seconds_a_picture
 
 DRAG_SECONDS, REST_SECONDS = 0.03, 0.25  # of evaluation in one preview
-PATIENCE = {"drag": 0.3, "rest": 0.65}  # seconds that a run of the page waits for a preview before it draws without
+PATIENCE = {"drag": 0.15, "rest": 1.0}  # seconds that a run of the page waits for a preview before it draws without
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
 SOON, LATER, SELDOM = 0.05, 0.3, 1.0
 PREVIEWS_KEPT = 64

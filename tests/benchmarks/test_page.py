@@ -13,7 +13,7 @@ from core.work import Work
 from tests.e2e.conftest import HERE, Explorer, address, chromium, place, tab  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.benchmark
-RELEASES, APART = 7, 4  # places to let go at, and how far they are from each other, in percent
+RELEASES, APART, WARM = 7, 4, 3  # places to let go at, how far they are from each other in percent, and how many go before that count
 LIMITS = {"squeezenet1_1": 0.4, "resnet18": 0.7}  # seconds from letting go to the preview on screen
 DRAGGED_SECONDS, UPDATES_A_SECOND = 4.0, 4.0
 ODD = "scope~layer"  # recipes that no gallery holds
@@ -45,12 +45,12 @@ def listen(explorer: Explorer) -> None:
     )
 
 
-def release_seconds(explorer: Explorer, model: str, first: int, bits: bool = False) -> list[float]:
+def release_seconds(explorer: Explorer, model: str, first: int, bits: bool = False, count: int = RELEASES) -> list[float]:
     """Seconds from letting go, at the end of a drag's last move, to the preview of a place that nobody has seen before."""
     found, box = [], explorer.slider("sparsity").bounding_box()
     share = lambda at: box["x"] + 8 + at / 99 * (box["width"] - 16)
     middle = box["y"] + box["height"] / 2
-    for number in range(RELEASES):
+    for number in range(count):
         explorer.page.evaluate("window.released = Infinity; window.draws = []")
         at = float(explorer.value("sparsity").removesuffix(" %"))
         aim = first + APART * number
@@ -103,7 +103,7 @@ def test_previews_are_quick_alone_and_beside_a_distillation(tab, place, model, m
     from core import cluster
 
     explorer = opened(tab, model)
-    release_seconds(explorer, model, 12)  # warm
+    release_seconds(explorer, model, 12, count=WARM)
     alone = statistics.median(release_seconds(explorer, model, 40))
     explorer.page.close()
     rate = updates_a_second(opened(tab, model, more="~layers~inner"), 0.12)
@@ -115,7 +115,7 @@ def test_previews_are_quick_alone_and_beside_a_distillation(tab, place, model, m
     try:
         until(lambda: (client.find(identity) or {}).get("stage") == "train")
         explorer = opened(tab, model, bits=True)
-        release_seconds(explorer, model, 12, bits=True)
+        release_seconds(explorer, model, 12, bits=True, count=WARM)
         beside = statistics.median(release_seconds(explorer, model, 40, bits=True))
         rate_beside = updates_a_second(opened(tab, model, bits=True, more="~granularity~tensor"), 0.12)
         assert client.find(identity)["state"] == "RUNNING", "the distillation ended too soon"

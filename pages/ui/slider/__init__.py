@@ -65,14 +65,23 @@ def slider(
 
 
 def _moved(key: str, on_move: Callable[[float, str], None]) -> None:
-    hear(state.reported(key, "at"), on_move)
+    told = state.reported(key, "at")
+    hear(told | {"key": key} if isinstance(told, dict) else told, on_move)
 
 
 def hear(told: object, on_move: Callable[[float, str], None] | None = None) -> None:
-    """Pass on what a slider said; the one that is named in it, when it was heard by another component."""
+    """Pass on what a slider said; the one that is named in it, when it was heard by another component.
+
+    A drag and the release after it travel by two components, and Streamlit may hand over both at once in any order: what is
+    older than what was heard already says nothing.
+    """
     if not isinstance(told, dict) or told.get("phase") not in (DRAG, RELEASE) or not isinstance(told.get("value"), (int, float)):
         return
-    on_move = on_move or state.movers().get(told.get("key"))
+    key, seq, heard = told.get("key"), told.get("seq", 0), state.session().setdefault("heard", {})
+    if not isinstance(seq, (int, float)) or seq < heard.get(key, 0):
+        return
+    heard[key] = seq
+    on_move = on_move or state.movers().get(key)
     if on_move:
         on_move(told["value"], told["phase"])
 
