@@ -57,7 +57,7 @@ def perform(kind: str, identity: str, request: dict, topic: str) -> dict:
 
 
 def preview(request: dict, seconds: float) -> dict:
-    """`engine.preview` on as many threads as there are free cores, before everybody else who waits for a core."""
+    """`engine.preview` before everybody else who waits for a core, on the free cores but one, which the browser draws with meanwhile."""
     check = still_wanted()
 
     def look() -> dict:
@@ -72,7 +72,7 @@ def preview(request: dict, seconds: float) -> dict:
 @contextlib.contextmanager
 def _batch_of_preview(grant: Grant, check: Callable[[], None]):
     check()
-    _use_threads(grant.grow())
+    _use_threads(max(1, grant.grow() - 1))
     yield
 
 

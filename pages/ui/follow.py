@@ -15,11 +15,12 @@ from core.points import PREVIEW, point
 from core.recipe import Recipe
 from core.store import CANCELLED, COMPLETE, OPEN, SUPERSEDED
 from core.work import Work
-from pages.ui import edits
+from pages.ui import edits, state
 from pages.ui.known import Known, seconds_a_picture
 
 DRAG_SECONDS, REST_SECONDS = 0.03, 0.25  # of evaluation in one preview
-PATIENCE = {"drag": 0.15, "rest": 1.0}  # seconds that a run of the page waits for a preview before it draws without
+PATIENCE = {"drag": 0.3, "rest": 1.0}  # seconds that a run of the page waits for a preview before it draws without
+IMPATIENCE = 0.12  # seconds after which it waits no longer when there is something newer to answer
 SHORT_TRAINING = 30.0  # seconds of training that start by themselves
 SOON, LATER, SELDOM = 0.05, 0.3, 1.0
 PREVIEWS_KEPT = 64
@@ -159,8 +160,10 @@ def _ask(work: Work, wanted: float, phase: str, cluster, session: dict[str, Any]
 def _land(session: dict[str, Any], seen, patience: float) -> float:
     """Wait for the preview under way; keep it when it comes, and return the patience that is left."""
     flight, started = session["flight"], time.monotonic()
-    if not flight["look"].wait(max(0.0, patience)):
-        return 0.0
+    while not flight["look"].wait(max(0.0, min(SOON, started + patience - time.monotonic()))):
+        waited = time.monotonic() - started
+        if waited >= patience or waited >= IMPATIENCE and state.overtaken():
+            return 0.0
     session["flight"] = None
     result, work = flight["look"].result(0), flight["work"]
     row = {"model": work.model, "dataset": work.dataset, "recipe": work.recipe.to_json(), "split": work.split}

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner_utils.script_requests import ScriptRequestType
+from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_run_ctx
 
 from pages.ui import link
 from pages.ui.link import View
@@ -75,6 +77,16 @@ def session() -> dict[str, Any]:
     if _SESSION not in st.session_state:
         st.session_state[_SESSION] = {"lane": uuid.uuid4().hex}
     return st.session_state[_SESSION]
+
+
+def overtaken() -> bool:
+    """Whether this session's browser has asked for something newer since this run of the page began.
+
+    Streamlit lets the run of a fragment end before it answers the next message, and has no public way to see that one waits.
+    """
+    context = get_script_run_ctx()
+    requests = context.script_requests if context is not None else None
+    return getattr(requests, "_state", None) is ScriptRequestType.RERUN
 
 
 def movers() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 
+import psutil
 import pytest
 
 from core.recipe import Recipe
@@ -15,6 +16,7 @@ from tests.e2e.conftest import HERE, Explorer, address, chromium, place, tab  # 
 pytestmark = pytest.mark.benchmark
 RELEASES, APART, WARM = 7, 4, 3  # places to let go at, how far they are from each other in percent, and how many go before that count
 LIMITS = {"squeezenet1_1": 0.4, "resnet18": 0.7}  # seconds from letting go to the preview on screen
+STOLEN = 0.03  # of the processors' time, by other machines on the same host, above which a measurement does not count
 DRAGGED_SECONDS, UPDATES_A_SECOND = 4.0, 4.0
 ODD = "scope~layer"  # recipes that no gallery holds
 QUANTIZE = {"step": "quantize", "weight_bits": 6}
@@ -45,24 +47,45 @@ def listen(explorer: Explorer) -> None:
     )
 
 
-def release_seconds(explorer: Explorer, model: str, first: int, bits: bool = False, count: int = RELEASES) -> list[float]:
-    """Seconds from letting go, at the end of a drag's last move, to the preview of a place that nobody has seen before."""
+def stolen() -> tuple[int, int]:
+    """Ticks of all processors so far, and those of them that the machine's host gave to others."""
+    times = psutil.cpu_times()
+    return sum(times), getattr(times, "steal", 0.0)
+
+
+def quiet_median(releases: list[tuple[float, float]]) -> float:
+    """The median of the seconds that were measured while the machine was ours; skips the benchmark where it hardly was."""
+    ours = [seconds for seconds, share in releases if share <= STOLEN]
+    print("\n" + ", ".join(f"{seconds:.2f} s ({share:.0%} stolen)" for seconds, share in releases))
+    if len(ours) < len(releases) / 2:
+        pytest.skip(f"others on the host took the processors in {len(releases) - len(ours)} of {len(releases)} measurements; try again when they are quiet")
+    return statistics.median(ours)
+
+
+def release_seconds(explorer: Explorer, model: str, first: int, bits: bool = False, count: int = RELEASES) -> list[tuple[float, float]]:
+    """Seconds from letting go, at the end of a drag's last move, to the preview of a place that nobody has seen before.
+
+    Beside each the share of the processors' time that was stolen meanwhile.
+    """
     found, box = [], explorer.slider("sparsity").bounding_box()
-    share = lambda at: box["x"] + 8 + at / 99 * (box["width"] - 16)
+    along = lambda at: box["x"] + 8 + at / 99 * (box["width"] - 16)
     middle = box["y"] + box["height"] / 2
     for number in range(count):
         explorer.page.evaluate("window.released = Infinity; window.draws = []")
         at = float(explorer.value("sparsity").removesuffix(" %"))
         aim = first + APART * number
-        explorer.page.mouse.move(share(at), middle)
+        explorer.page.mouse.move(along(at), middle)
         explorer.page.mouse.down()
         for step in range(1, 21):
             explorer.page.wait_for_timeout(50)
-            explorer.page.mouse.move(share(at + (aim - at) * step / 20 - (2 if step < 20 else 0)), middle)
+            explorer.page.mouse.move(along(at + (aim - at) * step / 20 - (2 if step < 20 else 0)), middle)
+        before = stolen()
         explorer.page.mouse.up()
         id = f"{model}/{recipe(round(float(explorer.value('sparsity').removesuffix(' %')) / 100, 2), bits).key()}"
         wait(explorer, "id => window.shown(id) !== undefined", id)
-        found.append(explorer.page.evaluate("id => Math.max(0, window.shown(id) - window.released) / 1000", id))
+        after = stolen()
+        share = (after[1] - before[1]) / max(after[0] - before[0], 1e-9)
+        found.append((explorer.page.evaluate("id => Math.max(0, window.shown(id) - window.released) / 1000", id), share))
         wait(explorer, f"{HERE}.name === 'This run'")  # the exact figure; then the next, as a person would
     return found
 
@@ -90,10 +113,22 @@ def wait(explorer: Explorer, condition: str, argument=None) -> None:
     explorer.page.wait_for_function(condition, arg=argument, polling=50)
 
 
-def opened(tab, model: str, bits: bool = False, more: str = "") -> Explorer:  # noqa: F811
+def idle(explorer: Explorer, seconds: float = 2.0, patience: float = 600.0) -> None:
+    """Wait until nothing was under way for so long: a page that is new to a machine times the shipped runs one after another."""
+    quiet_since = started = time.monotonic()
+    while time.monotonic() - quiet_since < seconds:
+        assert time.monotonic() - started < patience, "something is always under way"
+        time.sleep(0.2)
+        if explorer.status() != "idle":
+            quiet_since = time.monotonic()
+
+
+def opened(tab, model: str, bits: bool = False, more: str = "", alone: bool = True) -> Explorer:  # noqa: F811
     explorer = tab().open(query(model, 0.1, bits) + more)
     explorer.connected()
     explorer.until(f"{HERE}.name === 'This run'")
+    if alone:
+        idle(explorer)
     listen(explorer)
     return explorer
 
@@ -104,7 +139,7 @@ def test_previews_are_quick_alone_and_beside_a_distillation(tab, place, model, m
 
     explorer = opened(tab, model)
     release_seconds(explorer, model, 12, count=WARM)
-    alone = statistics.median(release_seconds(explorer, model, 40))
+    alone = quiet_median(release_seconds(explorer, model, 40))
     explorer.page.close()
     rate = updates_a_second(opened(tab, model, more="~layers~inner"), 0.12)
 
@@ -114,10 +149,10 @@ def test_previews_are_quick_alone_and_beside_a_distillation(tab, place, model, m
     identity = client.submit(Work("squeezenet1_1", "fashion_mnist", long))["identity"]
     try:
         until(lambda: (client.find(identity) or {}).get("stage") == "train")
-        explorer = opened(tab, model, bits=True)
+        explorer = opened(tab, model, bits=True, alone=False)
         release_seconds(explorer, model, 12, bits=True, count=WARM)
-        beside = statistics.median(release_seconds(explorer, model, 40, bits=True))
-        rate_beside = updates_a_second(opened(tab, model, bits=True, more="~granularity~tensor"), 0.12)
+        beside = quiet_median(release_seconds(explorer, model, 40, bits=True))
+        rate_beside = updates_a_second(opened(tab, model, bits=True, more="~granularity~tensor", alone=False), 0.12)
         assert client.find(identity)["state"] == "RUNNING", "the distillation ended too soon"
     finally:
         client.cancel(identity)
