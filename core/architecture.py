@@ -96,6 +96,12 @@ class Architecture:
         shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters() if tuple(parameter.shape) != own[name]}
         return replace(self, shapes=shapes)
 
+    def whole(self, name: str) -> str:
+        """The weight that a factor's weight stands in for (`fc.weight` of `fc.0.weight`); any other name as it is."""
+        path, _, kind = name.rpartition(".")
+        layer = path.rpartition(".")[0]
+        return f"{layer}.{kind}" if layer in self.factors else name
+
     def factored(self, module: nn.Module, factors: dict[str, list]) -> Architecture:
         """The architecture of `module`, which was this one until these layers became factors."""
         return replace(self, factors=self.factors | factors).of(module)

@@ -195,7 +195,7 @@ def disconnect(module: nn.Module, chosen: list[tuple[Group, Tensor]]) -> None:
         for group, units in chosen:
             for part in group.readers():
                 layer = module.get_submodule(part.layer)
-                weight = by_input(layer.weight, layer).clone()
+                weight = by_channel_read(layer.weight, layer).clone()
                 weight[_channels(part, units)] = 0
                 layer.weight.copy_(_as_before(weight, layer))
 
@@ -205,19 +205,19 @@ def sums(group: Group, parts: list[Part], values: dict[str, Tensor], module: nn.
     total = torch.zeros(group.units, dtype=values[parts[0].layer].dtype)
     for part in parts:
         value = values[part.layer]
-        rows = by_input(value, module.get_submodule(part.layer)) if part.side == IN else value.reshape(len(value), -1)
+        rows = by_channel_read(value, module.get_submodule(part.layer)) if part.side == IN else value.reshape(len(value), -1)
         total.index_add_(0, part.units, rows.sum(1)[part.channels])
     return total
 
 
-def by_input(weight: Tensor, layer: nn.Module) -> Tensor:
+def by_channel_read(weight: Tensor, layer: nn.Module) -> Tensor:
     """A layer's weight (out, in / groups, …), or a tensor of its shape, as (in, the weights that read this channel)."""
     count = getattr(layer, "groups", 1)
     return weight.unflatten(0, (count, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _as_before(rows: Tensor, layer: nn.Module) -> Tensor:
-    """The inverse of `by_input`."""
+    """The inverse of `by_channel_read`."""
     count, shape = getattr(layer, "groups", 1), layer.weight.shape
     return rows.view(count, shape[1], shape[0] // count, *shape[2:]).transpose(1, 2).reshape(shape)
 

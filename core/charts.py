@@ -54,14 +54,15 @@ class Theme:
     paper: str = "#FFFFFF"
 
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color), each with a shape of its own. Diamonds mean another machine.
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color) and a grey for the rest, each with a shape of its own: training is one colour of
+# two shapes. Diamonds mean another machine.
 STYLES = {
     "Other steps": ("#8A8F98", "star-triangle-up"),
     "Fewer bits": ("#009E73", "triangle-up"),
     "int8": ("#E69F00", "pentagon"),
     "Weights pruned": ("#0072B2", "circle"),
     "Pruned, fewer bits": ("#CC79A7", "square"),
-    "Low rank": ("#A08C00", "bowtie"),
+    "Low rank": ("#000000", "bowtie"),
     "Channels removed": ("#D55E00", "triangle-down"),
     "Fine-tuned": ("#56B4E9", "hexagon"),
     "Distilled": ("#56B4E9", "cross"),

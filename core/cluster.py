@@ -127,7 +127,7 @@ class Cluster:
         return rows
 
     def measure(self, work: Any, priority: int = BACKGROUND) -> dict:
-        """Time a known run's graph on this machine, which is quick: nothing is trained or evaluated.
+        """Time a known run's graph on this machine, which is quick: nothing is evaluated, or trained that does not decide the shapes.
 
         Returns the row of that job (kind "latency"), which is not the run's. What was timed is in `Store.latencies` when
         it is COMPLETE, and in the run's own row if that was measured here.

@@ -30,7 +30,7 @@ def centres(numbers: np.ndarray, count: int, start: str, seed: int) -> np.ndarra
     sums = np.concatenate([[0.0], np.cumsum(row, dtype=np.float64)])
     found = _start(row, count, start, seed)
     for _ in range(ITERATIONS):
-        ends = np.concatenate([[0], np.searchsorted(row, (found[1:] + found[:-1]) / 2), [row.size]])
+        ends = np.concatenate([[0], np.searchsorted(row, _between(found)), [row.size]])
         sizes = np.diff(ends)
         moved = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), found)
         if (sizes == 0).any():
@@ -40,6 +40,13 @@ def centres(numbers: np.ndarray, count: int, start: str, seed: int) -> np.ndarra
         if change <= STILL * (row[-1] - row[0]):
             break
     return np.unique(found.astype(np.float32))
+
+
+def _between(found: np.ndarray) -> np.ndarray:
+    """The midpoints of neighbours as float32, never rounded down: as many float32 numbers lie below, and looking for them converts none."""
+    exact = (found[1:] + found[:-1]) / 2
+    rounded = exact.astype(np.float32)
+    return np.where(rounded < exact, np.nextafter(rounded, np.float32(np.inf)), rounded)
 
 
 def _start(row: np.ndarray, count: int, start: str, seed: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 from core import kept
 from core.datasets import load
 from core.machine import machine
-from core.recipe import TRAIN, digest
+from core.recipe import GRID, STRUCTURE, TRAIN, digest
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -98,10 +98,13 @@ def run(
 
 
 def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, book=None) -> dict:
-    """`latencies` and `deployed_bytes` of a run, neither evaluated nor trained: a graph's speed is not in the values of its weights."""
+    """`latencies` and `deployed_bytes` of a run that is not evaluated, and not trained either: a graph's speed is not in the values of its weights.
+
+    Only where the shapes depend on what training made before them, and that is not kept, it is trained again.
+    """
     hooks = Hooks(turn, exclusive, report, book)
     base = loaded(work.model, work.dataset, work.checkpoint.hash)
-    subject, _ = _untrained(work, hooks)
+    subject = _shaped(work, hooks)
     found: dict = {}
     _add_latencies(found, subject, base, hooks)
     return found
@@ -173,6 +176,22 @@ def _untrained(work: Work, hooks: Hooks, images_at_most: int | None = None) -> t
         if not trains[number]:
             _apply(work, number, subject, dataset, hooks, images_at_most)
     return subject, any(trains[first:])
+
+
+def _shaped(work: Work, hooks: Hooks) -> Compressed:
+    """A model of the shapes and grids that the recipe ends with, the values of its weights aside: what decides how long it takes.
+
+    Behind the last structural step that is the grids alone, found as quickly as for a preview.
+    """
+    steps = work.recipe.steps
+    shaped = max((number + 1 for number, step in enumerate(steps) if step.kind == STRUCTURE), default=0)
+    subject, first = _start(work)
+    if first < shaped:
+        subject, first = compress(Work(work.model, work.dataset, work.recipe.prefix(shaped)), hooks), shaped
+    for number in range(first, len(steps)):
+        if steps[number].kind == GRID:
+            _apply(work, number, subject, load(work.dataset), hooks, PREVIEW_CALIBRATION)
+    return subject
 
 
 def measured_baseline(work: Work, hooks: Hooks = Hooks()) -> tuple[Compressed, Predictions, dict]:

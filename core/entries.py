@@ -91,7 +91,7 @@ def check_entry(entry: Any, numbers: int) -> None:
         expect(isinstance(symmetric, bool) and (kind == "grid" or whole(entry[5]) and entry[5] > 0), "a weight's entry is malformed")
         expect(whole(bits) and 2 <= bits <= 16 and isinstance(spread, list) and all(map(whole, spread)), "a grid is out of range")
     if kind == "signs":
-        expect(entry[2] in (1, 2) and isinstance(entry[3], list) and all(map(whole, entry[3])), "a grid is out of range")
+        expect(whole(entry[2]) and entry[2] in (1, 2) and isinstance(entry[3], list) and all(map(whole, entry[3])), "a grid is out of range")
     if kind == "codebook":
         expect(whole(entry[2]), "a codebook is out of range")
     if kind == "floats":
@@ -147,7 +147,9 @@ def _read_numbers(positions: bytes, values: bytes, count: int) -> np.ndarray:
 
 def _table(data: bytes, shape: tuple[int, ...]) -> Tensor:
     expect(len(data) == 4 * math.prod(shape), "a grid has not the right number of scales")
-    return shaped(np.frombuffer(data, "<f4").astype(np.float32), shape)
+    numbers = np.frombuffer(data, "<f4").astype(np.float32)
+    expect(np.isfinite(numbers).all(), "a scale is no number")
+    return shaped(numbers, shape)
 
 
 def _read_uniform(entry: list, numbers: Tensor, tables: list[bytes], _books: list[Tensor]) -> Uniform:
@@ -175,7 +177,9 @@ def _read_codebook(entry: list, numbers: Tensor, tables: list[bytes], books: lis
     if entry[2] == len(books):
         expect(len(tables[0]) % 4 == 0, "a codebook ends within an entry")
         books.append(torch.cat([torch.zeros(1), _table(tables[0], (len(tables[0]) // 4,))]))
-    expect(entry[2] < len(books), "a weight has a codebook that comes later")
+    else:
+        expect(entry[2] < len(books), "a weight has a codebook that comes later")
+        expect(not tables[0], "a codebook is there twice")
     return Codebook(_within(numbers, 0, len(books[entry[2]]) - 1), books[entry[2]])
 
 

@@ -53,13 +53,19 @@ def _traced(module: nn.Module) -> fx.Graph:
     training = [layer for layer in module.modules() if layer.training]
     module.eval()
     try:
-        return fx.Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"{type(module).__name__} cannot be read as a graph ({reason}); activations on grids need a model that torch.fx can trace.") from None
+        return graph_of(module, "activations on grids need a model that torch.fx can trace")
     finally:
         for layer in training:
             layer.training = True
+
+
+def graph_of(module: nn.Module, so: str) -> fx.Graph:
+    """A graph of `module` in its present mode; raises `BadInput` that ends with what follows, `so`, when its Python cannot be followed symbolically."""
+    try:
+        return fx.Tracer().trace(module)
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"{type(module).__name__} cannot be read as a graph ({reason}); {so}.") from None
 
 
 def layer_of(node: fx.Node, module: nn.Module) -> nn.Module | None:

@@ -73,6 +73,11 @@ class Uniform(Grid):
 
     kind: ClassVar[str] = "grid"
 
+    @staticmethod
+    def of(latent: Tensor, scale: Tensor, zero_point: Tensor, bits: int, symmetric: bool, group: int | None = None) -> Uniform:
+        """`latent` rounded to the grid of these scales and zero points."""
+        return Uniform(torch.empty(0), scale, zero_point, bits, symmetric, group).round(latent)
+
     @property
     def low(self) -> int:
         return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)

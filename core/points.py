@@ -34,8 +34,14 @@ def family(recipe: Recipe) -> str:
     if PRUNE in kinds:
         return "Pruned, fewer bits" if GRID in kinds else "Weights pruned"
     if GRID in kinds:
-        return "int8" if any(step.name == "quantize" and step.weight_bits == step.activation_bits == 8 for step in recipe.steps) else "Fewer bits"
+        return "int8" if int8(recipe) else "Fewer bits"
     return "Other steps"
+
+
+def int8(recipe: Recipe) -> bool:
+    """Whether the last grids are such that integer kernels can run them."""
+    grids = [step for step in recipe.steps if step.kind == GRID]
+    return bool(grids) and getattr(grids[-1], "int8", False)
 
 
 def is_share(spec: Param) -> bool:

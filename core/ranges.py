@@ -6,6 +6,7 @@ rounding loses least: in squares, or in information (the divergence between the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -14,35 +15,60 @@ from torch import Tensor
 SHRINK = tuple(1 - 0.05 * step for step in range(15))  # 1.00 … 0.30 of the full range
 OUTERMOST = 0.001  # of the numbers, that percentile leaves out on each side that the grid has
 BINS = 256  # of a histogram, from the lowest number to the highest
+FEWEST = 64  # numbers of a row that a sample leaves
+AT_ONCE = 1 << 22  # numbers, or bins of histograms, that are looked at together
+Turn = Callable[[], contextlib.AbstractContextManager]
 
 
-def fit(rows: Tensor, bits: int, symmetric: bool, clipping: str = "minmax", power_of_two: bool = False, sample: int | None = None) -> tuple[Tensor, Tensor]:
+def fit(
+    rows: Tensor,
+    bits: int,
+    symmetric: bool,
+    clipping: str = "minmax",
+    power_of_two: bool = False,
+    sample: int | None = None,
+    turn: Turn = contextlib.nullcontext,
+) -> tuple[Tensor, Tensor]:
     """rows (R, n) → scale (R,) float32 and zero point (R,) int16.
 
     Scales of a fixed-point grid are powers of two, rounded up. With `sample`, the error is taken over about so many evenly spaced numbers instead
-    of all, and fewer ranges are tried.
+    of all, though over no fewer than `FEWEST` of a row, and fewer ranges are tried. Each range is tried inside a `turn` of its own.
     """
-    low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)  # (R,)
-    if symmetric:
-        high = torch.maximum(high, -low)
-        low = -high
     span = lambda low, high: spanning(low, high, bits, symmetric, power_of_two)
-    if clipping == "minmax":
-        return span(low, high)
-    if sample is not None:
-        rows = rows[:, :: max(1, rows.numel() // sample)].contiguous()
-    if clipping == "percentile":
-        return span(*_percentile(rows, low, high, symmetric))
+    with turn():
+        low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)  # (R,)
+        if symmetric:
+            high = torch.maximum(high, -low)
+            low = -high
+        if clipping == "minmax" or (clipping == "entropy" and 2**bits > 2 * BINS):  # so many levels tell all bins apart
+            return span(low, high)
+        if sample is not None:
+            rows = rows[:, :: max(1, min(rows.numel() // sample, rows.shape[1] // FEWEST))].contiguous()
+        if clipping == "percentile":
+            return span(*_percentile(rows, low, high, symmetric))
     tried = SHRINK if sample is None else SHRINK[::3]
-    loss = _squares(rows, bits, symmetric) if clipping == "mse" else _divergence(rows, low, high, bits, symmetric)
-    best = span(low, high)
-    least = loss(*best)
-    for shrink in tried[1:]:
-        candidate = span(low * shrink, high * shrink)
-        error = loss(*candidate)
-        better = error < least
-        least = torch.where(better, error, least)
-        best = (torch.where(better, candidate[0], best[0]), torch.where(better, candidate[1], best[1]))
+    several = max(1, AT_ONCE // max(rows.shape[1], BINS))
+    found = []
+    for part, least, most in zip(rows.split(several), low.split(several), high.split(several), strict=True):
+        with turn():
+            loss = _squares(part, bits, symmetric) if clipping == "mse" else _divergence(part, least, most, bits, symmetric)
+        found.append(_shrunk([(least * shrink, most * shrink) for shrink in tried], span, loss, turn))
+    scales, zeros = zip(*found, strict=True)
+    return torch.cat(scales), torch.cat(zeros)
+
+
+def _shrunk(ranges: list[tuple[Tensor, Tensor]], span: Callable, loss: Callable, turn: Turn) -> tuple[Tensor, Tensor]:
+    """Of each row (R,) the scale and zero point of that range, the first of equals, of which least is lost."""
+    with turn():
+        best = span(*ranges[0])
+        least = loss(*best)
+    for low, high in ranges[1:]:
+        with turn():
+            candidate = span(low, high)
+            error = loss(*candidate)
+            better = error < least
+            least = torch.where(better, error, least)
+            best = (torch.where(better, candidate[0], best[0]), torch.where(better, candidate[1], best[1]))
     return best
 
 
@@ -76,15 +102,16 @@ def _squares(rows: Tensor, bits: int, symmetric: bool) -> Callable[[Tensor, Tens
 
 
 def _percentile(rows: Tensor, low: Tensor, high: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """The ends (R,) that leave out the outermost numbers of each row; rows with few numbers keep all."""
-    count = rows.shape[1]
-    left_out = round(OUTERMOST * count)
-    if left_out == 0:
+    """The ends (R,) that leave out the outermost of the numbers of each row that are not 0; rows with few of them keep all."""
+    left_out = (OUTERMOST * (rows != 0).sum(1, keepdim=True).double()).round().long()  # (R, 1)
+    most = int(left_out.max())
+    if most == 0:
         return low, high
+    outermost = lambda numbers: numbers.topk(most + 1, 1).values.gather(1, left_out)[:, 0]
     if symmetric:
-        end = rows.abs().kthvalue(count - left_out, 1).values
+        end = outermost(rows.abs())
         return -end, end
-    return rows.kthvalue(left_out + 1, 1).values.clamp(max=0), rows.kthvalue(count - left_out, 1).values.clamp(min=0)
+    return -outermost(-rows).clamp(min=0), outermost(rows).clamp(min=0)
 
 
 def _divergence(rows: Tensor, low: Tensor, high: Tensor, bits: int, symmetric: bool) -> Callable[[Tensor, Tensor], Tensor]:

@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -116,6 +117,8 @@ class Step:
     kind: ClassVar[str]
     first: ClassVar[bool] = False  # whether it may only stand first in a recipe
     before_grid: ClassVar[bool] = False  # of a step that changes no shapes, and yet has to come before every grid
+    behind_grid: ClassVar[bool] = False  # of a step that takes away what rounding did, so that nothing may have made up for it since
+    makes_up: ClassVar[bool] = False  # of a repair that makes up for what rounding did, as training does
 
     def __post_init__(self):
         for spec in params(type(self)):
@@ -128,9 +131,20 @@ class Step:
     def check_model(self, model: str) -> None:
         """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""
 
+    def check_teacher(self, teacher, dataset) -> None:
+        """Overridden where a step cannot learn from every checkpoint `teacher` on a dataset; raises `BadRecipe`, before any long work."""
+
     def model_after(self, model: str) -> str:
         """The name of the model that the next step meets; overridden where a step puts another in its place."""
         return model
+
+    def check_layers(self, names: list[str]) -> None:
+        """Raises `BadField` when `layers` means none of the weights `names`; overridden where a step does not take every one."""
+        choose(names, getattr(self, "layers", "all"))
+
+    def weights_after(self, names: list[str]) -> list[str]:
+        """The names of the weights that the next step may meet; overridden where a step splits layers."""
+        return names
 
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
@@ -235,26 +249,32 @@ class Recipe:
         return Recipe.from_json(value)
 
 
-def choose(names: list[str], layers: str) -> list[str]:
+def choose(names: list[str], layers: str, whole: Mapping[str, str] | None = None) -> list[str]:
     """The weights among `names` ("layer1.0.conv1.weight") that a step's `layers` field means; raises `BadField` when that is none.
 
-    "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names.
+    "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names. `whole` names the weight
+    that a factor stands in for: factors go by its name as well as by their own, and the first layer is all of its factors.
     """
     if layers == "all":
         return names
+    whole = whole or {name: name for name in names}
     if layers == "inner":
-        return names[1:-1]
+        return [name for name in names if whole[name] not in (whole[names[0]], whole[names[-1]])]
     patterns = [pattern.strip() for pattern in layers.split(",") if pattern.strip()]
-    layer = {name: name.rpartition(".")[0] for name in names}
-    found = [name for name in names if any(fnmatch.fnmatchcase(layer[name], p) or fnmatch.fnmatchcase(name, p) for p in patterns)]
+    called = {name: {name, _layer(name), whole[name], _layer(whole[name])} for name in names}
+    found = [name for name in names if any(fnmatch.fnmatchcase(word, pattern) for word in called[name] for pattern in patterns)]
     if not found:
-        raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {layer[names[0]]!r} or {layer[names[-1]]!r}")
+        raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {_layer(names[0])!r} or {_layer(names[-1])!r}")
     return found
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def check_order(steps: tuple[Step, ...]) -> None:
     """Refuse orders that would undo an earlier step, naming the order that works."""
-    grid = None
+    grid, made_up = None, ()  # the last grid; a grid and what first made up for its rounding
     for number, step in enumerate(steps):
         if not isinstance(step, Step):
             raise BadRecipe(f"A recipe takes steps, not {_short(step)}.")
@@ -265,8 +285,14 @@ def check_order(steps: tuple[Step, ...]) -> None:
             raise BadRecipe(
                 f"{step.name} cannot follow {grid.name}, because it changes the {what} that the grid was fitted to; put {step.name} before {grid.name}."
             )
+        if step.behind_grid and made_up:
+            rounded, by = made_up
+            better = f"put {step.name} between {rounded.name} and {by.name}" if by.name != step.name else "once is enough"
+            raise BadRecipe(f"{step.name} cannot follow {by.name}, because that has made up for what {rounded.name} changed; {better}.")
         if step.kind == GRID:
-            grid = step
+            grid, made_up = step, () if getattr(step, "layers", "all") == "all" else made_up
+        elif grid and (step.kind == TRAIN or step.makes_up):
+            made_up = made_up or (grid, step)
 
 
 def digest(text: str | bytes, length: int = 16) -> str:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from core.errors import BadInput
+from core.folding import graph_of
 
 LIMITS = tuple(0.95**step for step in range(1, 60))  # 0.95 … 0.05 of all activations, tried until one is too little
 
@@ -101,11 +101,7 @@ def _graph(module: nn.Module) -> fx.Graph:
     """A graph of one's own; a module that is a graph already, its activations rounded, is not traced again."""
     if isinstance(module, fx.GraphModule):
         return copy.deepcopy(module.graph)
-    try:
-        return fx.Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{type(module).__name__} cannot be read as a graph ({reason}); train it with checkpoint_activations off.") from None
+    return graph_of(module, "train it with checkpoint_activations off")
 
 
 def _cuts(whole: fx.GraphModule, input_size: int) -> list[int]:

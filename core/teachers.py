@@ -11,14 +11,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from core import kept
+from core import hints, kept
 from core.datasets import Dataset
-from core.errors import BadRecipe
-from core.training import classifier, features_read, logits_of, penultimate
+from core.training import classifier, logits_of, penultimate
 from core.zoo import Checkpoint
 
 BATCH = 64
-LARGEST_FEATURES = 256 * 2**20  # bytes
 LOGITS, FEATURES = "logits", "features"
 
 
@@ -30,15 +28,9 @@ def answers(checkpoint: Checkpoint, dataset: Dataset, images: int, turn=contextl
 def features(checkpoint: Checkpoint, dataset: Dataset, images: int, turn=contextlib.nullcontext, report=lambda event: None) -> torch.Tensor:
     """What the classifier reads (2, n, W) float32 of the first n training pictures: [0] as they are, [1] mirrored.
 
-    Raises `BadRecipe` when they would take more than `LARGEST_FEATURES`.
+    Raises `BadRecipe` when they would take too much memory (`core.hints`).
     """
-    width = features_read(classifier(checkpoint.load()))
-    count, most = min(images, len(dataset.split("train"))), LARGEST_FEATURES // (2 * 4 * width)
-    if count > most:
-        raise BadRecipe(
-            f"The hints of {checkpoint.model} on {count:,} pictures take {8 * width * count:,} bytes, and at most {LARGEST_FEATURES:,} are kept in "
-            f"memory; take at most {most // 100 * 100:,} images, or leave the hints out."
-        )
+    hints.check(checkpoint, dataset, images)
     return _kept(FEATURES, checkpoint, dataset, images, turn, report)
 
 

@@ -92,7 +92,8 @@ class Compressed:
 
     def chosen(self, layers: str) -> list[str]:
         """The names of the weights that a step's `layers` field means; raises `BadField` when that is none."""
-        return choose([name for name, _parameter in weights_of(self.module)], layers)
+        names = [name for name, _parameter in weights_of(self.module)]
+        return choose(names, layers, {name: self.architecture.whole(name) for name in names})
 
     def stored(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of every parameter that has a state: the weights in the module's order, then the rest by name."""
@@ -215,7 +216,9 @@ def trainable(subject: Compressed) -> Iterator[nn.Module]:
             owner, kind = _owner(module, name)
             latents[name] = owner.parametrizations[kind].original.detach()
             parametrize.remove_parametrizations(owner, kind, leave_parametrized=False)
-            owner._parameters = {place: owner._parameters[place] for place in orders[name]}  # it comes back behind the bias
+        for name, order in orders.items():  # what was parametrized comes back behind the rest
+            owner, _kind = _owner(module, name)
+            owner._parameters = {place: owner._parameters[place] for place in order}
         for name, parameter in weights_of(module):
             if name not in held:
                 subject.weights[name] = Weight(parameter.detach())
@@ -225,6 +228,7 @@ def trainable(subject: Compressed) -> Iterator[nn.Module]:
             grid = None if weight.grid is None else weight.grid.after(placed[name].rounding, latent)
             if isinstance(grid, Codebook):  # one codebook of several weights stays one
                 grid = replace(grid, entries=entries.setdefault(id(placed[name].rounding.learned), grid.entries))
+                latent = grid.value()  # training moved the entries, and never looked at the latent weight
             subject.set(name, Weight(latent, weight.mask, grid))
 
 

@@ -12,7 +12,7 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, zoo
 from core.datasets import DATASETS, load
 from core.errors import BadField, BadRecipe
-from core.recipe import Recipe, choose, digest
+from core.recipe import Recipe, digest
 
 MEASURED_SPLITS = ("validation", "test")
 THREADS = 1  # of every worker: gradients differ between one thread and two
@@ -37,11 +37,13 @@ class Work:
         DATASETS.get(self.dataset)
         if not isinstance(self.recipe, Recipe):
             raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
-        model = self.model
+        model, names = self.model, zoo.models()[self.model]["weights"]
         for step in self.recipe.steps:
             step.check_model(model)
-            model = step.model_after(model)
-            choose(zoo.models()[model]["weights"], getattr(step, "layers", "all"))
+            model, before = step.model_after(model), model
+            names = names if model == before else zoo.models()[model]["weights"]
+            step.check_layers(names)
+            names = step.weights_after(names)
         if self.split not in MEASURED_SPLITS:
             raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
         if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):
@@ -57,10 +59,11 @@ class Work:
         absent = DATASETS.get(self.dataset).missing()
         if absent:
             raise absent
-        for step in self.recipe.steps:
-            if getattr(step, "teacher", "self") != "self":
-                zoo.checkpoint(step.teacher, self.dataset)
+        names = [getattr(step, "teacher", "self") for step in self.recipe.steps]
+        teachers = {name: zoo.checkpoint(name, self.dataset) for name in names if name != "self"}
         checkpoint = zoo.checkpoint(self.model, self.dataset)
+        for step, name in zip(self.recipe.steps, names, strict=True):
+            step.check_teacher(teachers.get(name, checkpoint), load(self.dataset))
         if self._last_model() != self.model:
             zoo.check_reads(self._last_model(), checkpoint.input_size)
         return checkpoint
@@ -92,7 +95,8 @@ class Work:
 
     def _ground(self) -> list:
         checkpoint = self.checkpoint
-        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, _torch(), THREADS]
+        fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
+        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, _version("torch"), *fresh, THREADS]
 
     def _teachers(self) -> list[str]:
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]
@@ -110,5 +114,5 @@ class Work:
 
 
 @functools.cache
-def _torch() -> str:
-    return "torch " + version("torch")
+def _version(package: str) -> str:
+    return f"{package} {version(package)}"

@@ -21,6 +21,7 @@ class CalibrateBatchnorm(Step):
     name: ClassVar[str] = "calibrate_batchnorm"
     title: ClassVar[str] = "Repair batch norm"
     kind: ClassVar[str] = REPAIR
+    makes_up: ClassVar[bool] = True
 
     images: int = param(1000, 50, 2000, 50, unit="pictures", help="Calibration pictures to re-estimate the statistics on.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core import pruning, zoo
+from core import pruning
 from core.methods.apply import applies
 from core.recipe import PRUNE, Step, choose, layers_param, param, register
 
@@ -38,10 +38,8 @@ class ContributionPrune(Step):
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Labelled calibration pictures of each of up to 256 evaluations.")
     layers: str = layers_param()
 
-    def check_model(self, model: str) -> None:
-        names = zoo.models().get(model, {}).get("weights", [])
-        if names:
-            pruning.filter_layers(self, choose(names, self.layers), names[-1])
+    def check_layers(self, names: list[str]) -> None:
+        pruning.filter_layers(self, choose(names, self.layers), names[-1])
 
 
 @applies(ContributionPrune)

@@ -17,12 +17,14 @@ class CorrectBias(Step):
     E[x] (I, H, W) is the mean over calibration pictures of what the layer reads in the model before rounding, with its border; the
     mean outside is over positions. Once the layers before it are corrected, the rounded model reads the same on average. Where a
     batch norm follows instead of a bias, its running mean takes the correction. Only layers whose weight is on a grid are touched.
-    Nagel et al. 2019, arXiv:1906.04721, section 4.2.
+    Goes right behind the grid: training and re-estimated batch norms have made up for that mean already. Nagel et al. 2019, arXiv:1906.04721, section 4.2.
     """
 
     name: ClassVar[str] = "correct_bias"
     title: ClassVar[str] = "Correct biases"
     kind: ClassVar[str] = REPAIR
+    behind_grid: ClassVar[bool] = True
+    makes_up: ClassVar[bool] = True
 
     images: int = param(500, 50, 2000, 50, unit="pictures", help="Calibration pictures that the means are taken over.")
 

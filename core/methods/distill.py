@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from core.errors import BadField
+from core.hints import check as check_hints
 from core.methods.apply import applies
 from core.recipe import TRAIN, Step, param, recomputing_param, register
 
@@ -53,6 +54,11 @@ class Distill(Step):
 
             if self.teacher not in models():
                 raise BadField("distill.teacher", self.teacher, '"self" or the name of a torchvision model that has a checkpoint')
+
+    def check_teacher(self, teacher, dataset) -> None:
+        """Raises `BadRecipe` when the hints would take too much memory."""
+        if self.hints:
+            check_hints(teacher, dataset, self.images)
 
 
 @applies(Distill)

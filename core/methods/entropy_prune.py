@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from core import pruning, zoo
+from core import pruning
 from core.methods.apply import applies
 from core.recipe import PRUNE, Step, choose, layers_param, param, register
 
@@ -43,10 +43,10 @@ class EntropyPrune(Step):
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures that filters are watched on; weights need none.")
     layers: str = layers_param()
 
-    def check_model(self, model: str) -> None:
-        names = zoo.models().get(model, {}).get("weights", [])
-        if self.granularity == "filter" and names:
-            pruning.filter_layers(self, choose(names, self.layers), names[-1])
+    def check_layers(self, names: list[str]) -> None:
+        found = choose(names, self.layers)
+        if self.granularity == "filter":
+            pruning.filter_layers(self, found, names[-1])
 
 
 @applies(EntropyPrune)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from core.errors import BadRecipe
 from core.methods.apply import applies
-from core.recipe import STRUCTURE, Step, layers_param, param, register
+from core.recipe import STRUCTURE, Step, choose, layers_param, param, register
 
 ROUNDS = 3  # of higher-order orthogonal iteration; a preview makes none
 NAMED = 6  # layers that a note lists
@@ -37,6 +37,12 @@ class Factorize(Step):
     energy: float = param(0.9, 0.0, 1.0, 0.01, help="Share of each weight's squared norm that its factors keep; decides the rank.", harder="down")
     rank: float | None = param(None, 0.01, 1.0, 0.01, optional=True, help="Keep this share of each layer's full rank instead of an energy.", harder="down")
     layers: str = layers_param()
+
+    def weights_after(self, names: list[str]) -> list[str]:
+        """The factors that there may be, beside the layers that may stay whole; these stay first and last."""
+        paths = [name.removesuffix(".weight") for name in choose(names, self.layers) if name.endswith(".weight")]
+        parts = [f"{path}.{number}.weight" for path in paths for number in range(3 if self.method == "tucker" else 2)]
+        return [*names[:-1], *parts, names[-1]]
 
 
 @applies(Factorize)

@@ -60,15 +60,13 @@ def apply(step: MixedPrecision, subject, context) -> None:
 
 
 def _grid(value, bits: int, context):
-    import torch
-
     from core.grids import Uniform
     from core.ranges import fit
     from core.weights import rows
 
     scale, zero = fit(rows(value), bits, True, "mse", sample=None if context.images_at_most is None else PREVIEW_SAMPLE)
     shape = (-1,) + (1,) * (value.dim() - 1)
-    return Uniform(torch.empty(0), scale.view(shape), zero.view(shape), bits, True).round(value)
+    return Uniform.of(value, scale.view(shape), zero.view(shape), bits, True)
 
 
 def _proxy(values: dict, grids: dict) -> dict[str, dict[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,23 +61,29 @@ class Quantize(Step):
         help="Ranges of the values between layers: set from calibration pictures, or by each picture itself.",
     )
 
+    @property
+    def int8(self) -> bool:
+        """Whether integer kernels can run it: weights and activations in 8 bits, centred scales a channel or more, ranges that are set beforehand."""
+        eight = self.weight_bits == self.activation_bits == 8
+        return eight and self.symmetric and self.granularity != "group" and self.activation_scale == "static"
+
 
 @applies(Quantize)
 def apply(step: Quantize, subject, context) -> None:
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
-    with context.turn():
-        values = {name: subject.value(name) for name in names}
-        sample = None if context.images_at_most is None else PREVIEW_SAMPLE
-        masks = {name: subject.weights[name].mask for name in names}
-        if step.parameters == "weights_and_biases":
-            values |= _others(subject, names)
-        if step.granularity == "model":
-            grids = _model_grids(values, step, sample)
-        else:
-            grids = {name: _grid(value, step, sample) for name, value in values.items()}
-        for name, grid in grids.items():
+    values = {name: subject.value(name) for name in names}
+    sample = None if context.images_at_most is None else PREVIEW_SAMPLE
+    masks = {name: subject.weights[name].mask for name in names}
+    if step.parameters == "weights_and_biases":
+        values |= _others(subject, names)
+    if step.granularity == "model":
+        grids = _model_grids(values, step, sample, context.turn)
+    else:
+        grids = {name: _grid(value, step, sample, context.turn) for name, value in values.items()}
+    for name, grid in grids.items():
+        with context.turn():
             subject.set(name, Weight(values[name], masks.get(name), grid))
     if step.activation_bits is not None:
         subject.activations = _activations(step, subject, context)
@@ -103,48 +110,50 @@ def _activations(step: Quantize, subject, context) -> dict:
     return observe(subject.module, list(context.calibration(500)), step.activation_bits, around, context.turn)
 
 
-def _grid(value, step: Quantize, sample: int | None = None):
-    """value (C, …) → its grid with scales (C, 1, …), (1, 1, …) or (C, G); a vector has one scale."""
+def _grid(value, step: Quantize, sample: int | None = None, turn=contextlib.nullcontext):
+    """value (C, …) → its grid with scales (C, 1, …), (1, 1, …) or (C, G); one scale where a row is a single number."""
     from core.weights import flat, rows
 
-    if step.granularity == "group" and value.dim() > 1:
-        return _grouped(value, step, sample)
-    apart = step.granularity in ("channel", "group") and value.dim() > 1
-    scale, zero = _fit(rows(value) if apart else flat(value).view(1, -1), step, sample)
+    apart = step.granularity in ("channel", "group") and value.dim() > 1 and value[0].numel() > 1
+    if apart and step.granularity == "group":
+        return _grouped(value, step, sample, turn)
+    scale, zero = _fit(rows(value) if apart else flat(value).view(1, -1), step, sample, turn)
     shape = (-1,) + (1,) * (value.dim() - 1)
-    return _on_grid(value, scale.view(shape), zero.view(shape), step)
+    return _on_grid(value, scale.view(shape), zero.view(shape), step, turn)
 
 
-def _grouped(value, step: Quantize, sample: int | None):
+def _grouped(value, step: Quantize, sample: int | None, turn):
     """Scales (C, G), one for every `group_size` consecutive inputs; the last group of a row may be shorter."""
     import torch
 
     inputs = value.reshape(len(value), -1)  # (C, n)
     groups = -(-inputs.shape[1] // step.group_size)
-    padded = torch.nn.functional.pad(inputs, (0, groups * step.group_size - inputs.shape[1]))  # zeros widen no range
-    scale, zero = _fit(padded.view(-1, step.group_size), step, sample)
-    return _on_grid(value, scale.view(-1, groups), zero.view(-1, groups), step, step.group_size)
+    with turn():
+        padded = torch.nn.functional.pad(inputs, (0, groups * step.group_size - inputs.shape[1]))  # zeros widen no range
+    scale, zero = _fit(padded.view(-1, step.group_size), step, sample, turn)
+    return _on_grid(value, scale.view(-1, groups), zero.view(-1, groups), step, turn, step.group_size)
 
 
-def _model_grids(values: dict, step: Quantize, sample: int | None = None) -> dict:
+def _model_grids(values: dict, step: Quantize, sample: int | None, turn) -> dict:
     """One scale for all weights together."""
     import torch
 
     from core.weights import flat
 
-    scale, zero = _fit(torch.cat([flat(value) for value in values.values()]).view(1, -1), step, sample)
-    return {name: _on_grid(value, scale.view((1,) * value.dim()), zero.view((1,) * value.dim()), step) for name, value in values.items()}
+    with turn():
+        together = torch.cat([flat(value) for value in values.values()])
+    scale, zero = _fit(together.view(1, -1), step, sample, turn)
+    return {name: _on_grid(value, scale.view((1,) * value.dim()), zero.view((1,) * value.dim()), step, turn) for name, value in values.items()}
 
 
-def _fit(rows, step: Quantize, sample: int | None):
+def _fit(rows, step: Quantize, sample: int | None, turn):
     from core.ranges import fit
 
-    return fit(rows, step.weight_bits, step.symmetric, step.clipping, step.scale == "power_of_two", sample)
+    return fit(rows, step.weight_bits, step.symmetric, step.clipping, step.scale == "power_of_two", sample, turn)
 
 
-def _on_grid(value, scale, zero, step: Quantize, group: int | None = None):
-    import torch
-
+def _on_grid(value, scale, zero, step: Quantize, turn, group: int | None = None):
     from core.grids import Uniform
 
-    return Uniform(torch.empty(0), scale, zero, step.weight_bits, step.symmetric, group).round(value)
+    with turn():
+        return Uniform.of(value, scale, zero, step.weight_bits, step.symmetric, group)

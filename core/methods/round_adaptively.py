@@ -39,6 +39,7 @@ def apply(step: RoundAdaptively, subject, context) -> None:
     import torch
 
     from core.grids import Uniform
+    from core.pruning import listed
 
     names = [name for name, weight in subject.weights.items() if isinstance(weight.grid, Uniform) and _call(subject, name) is not None]
     if not names:
@@ -48,15 +49,20 @@ def apply(step: RoundAdaptively, subject, context) -> None:
         return  # it takes a while; a preview shows the rounding to nearest
     pictures = torch.cat(list(context.calibration(step.images)))
     generator = torch.Generator().manual_seed(context.seed)
-    better = 0
+    better, unseen = 0, []
     for number, name in enumerate(names):
         inputs = _inputs(subject.module, name.rpartition(".")[0], pictures, context)
+        if inputs is None:
+            unseen.append(name)
+            continue
         weight = _rounded(step, subject.weights[name], _call(subject, name), inputs, generator, context)
         if weight is not None:
             subject.set(name, weight)
             better += 1
         context.report({"fraction": (number + 1) / len(names)})
     subject.notes.append(f"round_adaptively improved {better} of {len(names)} layers over rounding to nearest.")
+    if unseen:
+        subject.notes.append(f"round_adaptively left {listed(unseen)} rounded to nearest, because attention runs their weights itself and shows no inputs.")
 
 
 def _call(subject, name: str):
@@ -74,7 +80,7 @@ def _call(subject, name: str):
 
 
 def _inputs(module, path: str, pictures, context):
-    """What a layer reads (n, …), for all pictures; the pass ends there."""
+    """What a layer reads (n, …), for all pictures; the pass ends there. None where the layer is not run as a module."""
     import torch
 
     class Enough(Exception):
@@ -91,6 +97,8 @@ def _inputs(module, path: str, pictures, context):
         for batch in pictures.split(50):
             with context.turn(), torch.no_grad(), contextlib.suppress(Enough):
                 module(batch)
+            if not seen:
+                return None
     finally:
         hook.remove()
     return torch.cat(seen)

@@ -11,6 +11,8 @@ from core import gallery
 from core.recipe import GRID, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, params
 
 ORDER = {STRUCTURE: 0, PRUNE: 1, TRAIN: 2, GRID: 3, REPAIR: 4}  # where a new step goes, if nobody says otherwise
+JUST_BEFORE_GRID = 2.5
+NOT_AFTER_GRID = (ORDER[STRUCTURE], JUST_BEFORE_GRID)
 BITS_OFF = 32
 WEIGHTS, CHANNELS = "magnitude_prune", "channel_prune"
 
@@ -36,16 +38,25 @@ def add(recipe: Recipe, name: str, **fields) -> Recipe:
     """A new step where it usually belongs: structure, then pruning, training, grids, repair."""
     step_type = STEPS.get(name)
     step = step_type(**{key: value for key, value in (ADDED.get(name, {}) | fields).items() if key in {spec.name for spec in params(step_type)}})
-    rank = ORDER.get(step.kind, 4)
-    at = 0 if step.first else sum(1 for _ in _before(recipe, rank))
+    at = _place(recipe.steps, step)
     return steps_of(recipe, [*recipe.steps[:at], step, *recipe.steps[at:]])
 
 
-def _before(recipe: Recipe, rank: int):
-    for step in recipe.steps:
-        if ORDER.get(step.kind, 4) > rank:
-            return
-        yield step
+def _place(steps: tuple[Step, ...], new: Step) -> int:
+    """Before the first step of a higher rank; but what has to be behind a grid, or before it, is."""
+    if new.first:
+        return 0
+    grids = [number for number, step in enumerate(steps) if step.kind == GRID]
+    if new.behind_grid and grids:
+        return grids[-1] + 1
+    usual = next((number for number, step in enumerate(steps) if _rank(step) > _rank(new)), len(steps))
+    if new.kind != GRID:
+        return usual
+    return max([usual, *(number + 1 for number, step in enumerate(steps) if _rank(step) in NOT_AFTER_GRID)])
+
+
+def _rank(step: Step) -> float:
+    return JUST_BEFORE_GRID if step.before_grid else ORDER.get(step.kind, 4)
 
 
 def remove(recipe: Recipe, at: int) -> Recipe:
@@ -108,12 +119,14 @@ def set_int8(recipe: Recipe, on: bool) -> Recipe:
         return add(recipe, "quantize", weight_bits=8, activation_bits=8, clipping="minmax") if on else recipe
     if not on:
         return set_field(recipe, at, "activation_bits", None)
-    return put(recipe, at, dataclasses.replace(recipe.steps[at], weight_bits=8, activation_bits=8))
+    step = recipe.steps[at]
+    kernels = {"symmetric": True, "activation_scale": "static", "granularity": "channel" if step.granularity == "group" else step.granularity}
+    return put(recipe, at, dataclasses.replace(step, weight_bits=8, activation_bits=8, **kernels))
 
 
 def int8(recipe: Recipe) -> bool:
     at = find(recipe, "quantize")
-    return at is not None and recipe.steps[at].weight_bits == recipe.steps[at].activation_bits == 8
+    return at is not None and recipe.steps[at].int8
 
 
 def set_temperature(recipe: Recipe, value: float) -> Recipe:

@@ -91,7 +91,7 @@ def look(view: View) -> Going | None:
     try:
         at = _advance(asked, vary)
     except ParetoscopeError as error:
-        return _end(f"The floor was not found: {error}")
+        return _end(asked, f"The floor was not found: {error}")
     if at is not None:
         asked["words"] = f"floor: {vary.words(vary.positions[at])}"
         return Going(asked["words"], len(asked["seen"]), most)
@@ -100,7 +100,7 @@ def look(view: View) -> Going | None:
         found = moved(view.recipe, vary, holds["value"])
         if found.key() == moved(vary.recipe, vary, holds["value"]).key():
             state.change(recipe=found)
-    return _end(sentence(vary, asked["min_top1"], holds, fails))
+    return _end(asked, sentence(vary, asked["min_top1"], holds, fails))
 
 
 def said(view: View) -> str:
@@ -131,11 +131,11 @@ def _held(asked: dict) -> dict[int, bool]:
     return {at: seen["holds"] for at, seen in asked["seen"].items()}
 
 
-def _end(text: str) -> None:
-    """Say what came of it, and draw the page anew, where the slider may have moved."""
+def _end(asked: dict, text: str) -> None:
+    """Say what came of it, under the model and data that it was asked of, and draw the page anew, where the slider may have moved."""
     session = state.session()
     session["floor"], session["phase"] = None, "rest"
-    session["floor_said"] = {"text": text, "of": _of(state.view())}
+    session["floor_said"] = {"text": text, "of": [asked["model"], asked["dataset"], state.view().recipe.key()]}
     st.rerun("app")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from core import pareto, zoo
 from core.datasets import DATASETS
-from core.errors import NotHere
+from core.errors import BadRecipe, NotHere
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
 from core.store import COMPLETE, Store
@@ -99,6 +99,10 @@ class Shelf:
     def _add(self, result: Mapping) -> None:
         if not result.get("metrics") or not result["metrics"].get("artifact_bytes"):
             return
+        try:
+            recipe = Recipe.from_json(result["recipe"])
+        except BadRecipe:  # measured in an order that is refused by now
+            return
         place = (result["model"], result["dataset"], result["split"], result["identity"])
         foreign = (result.get("machine") or {}).get("id") != self._machine
         known = self._rows.get(place)
@@ -108,7 +112,7 @@ class Shelf:
         row = point(timed or result, elsewhere=foreign and timed is None)
         row["identity"], row["baseline"], row["foreign"] = result.get("identity"), result.get("baseline"), foreign
         row["graph"] = (latency(result["metrics"]) or {}).get("signature")
-        row["pictures"] = sum(step.epochs * step.images for step in Recipe.from_json(result["recipe"]).steps if step.kind == TRAIN)
+        row["pictures"] = sum(step.epochs * step.images for step in recipe.steps if step.kind == TRAIN)
         if foreign:
             self._foreign[place] = result
         else:

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from core import points
 from core.charts import AXES
+from core.metrics.latency import INT8
 from core.pareto import MAX, Answer, Limit
 from core.points import PREVIEW, indistinct, signed
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
+
+SIMULATED = "simulated"
 
 
 def smaller(here: Mapping, baseline: Mapping) -> str:
@@ -57,9 +61,10 @@ def sentence(here: Mapping | None, baseline: Mapping | None, before_recovery: bo
 
 def why(recipe: Recipe, here: Mapping | None) -> list[str]:
     """Why the latency is what it is, and what is simulated: one paragraph each."""
+    here = here or {}
     kinds = {step.kind for step in recipe.steps}
-    bits = [step.weight_bits for step in recipe.steps if step.name == "quantize"]
-    activations = any(getattr(step, "activation_bits", None) == 8 for step in recipe.steps)
+    shapes = {step.name for step in recipe.steps if step.kind == STRUCTURE}
+    int8 = here["runtime"] == INT8 if here.get("runtime") else points.int8(recipe)
     said = [
         "Latency is measured for one picture on one thread, in blocks that alternate with the baseline's; "
         "it is *not distinguishable* when the 95 % interval of the ratio contains 1."
@@ -68,20 +73,23 @@ def why(recipe: Recipe, here: Mapping | None) -> list[str]:
         said.append("Zeros scattered among the weights run on dense kernels, so they make the file smaller and nothing faster.")
     if any(step.first for step in recipe.steps):
         said.append("The student is a network of its own, with shapes of its own.")
-    elif STRUCTURE in kinds:
+    if "factorize" in shapes:
+        said.append("Layers were replaced by low-rank factors: two or three smaller ones in a row, which compute less, but one after the other.")
+    if "channel_prune" in shapes:
         said.append("Whole channels were removed: the shapes are really smaller, so there is less to compute.")
-    if bits and not (bits[-1] == 8 and activations):
-        said.append(
-            "Weights alone on a grid are widened to float32 before they are multiplied: the latency is the float32 graph's. "
-            + ("Below 8 bits no common processor kernel exists; the accuracy is simulated on the very same grid." if bits[-1] < 8 else "")
-        )
-    if bits and bits[-1] == 8 and activations:
+    if GRID in kinds and int8:
         said.append("Weights and activations are both in 8 bits, so ONNX Runtime executes real int8 kernels.")
+    elif GRID in kinds:
+        simulated = here.get("provenance", {}).get("top1") == SIMULATED
+        said.append(
+            "What is stored in fewer bits is widened to float32 before it is multiplied: the latency is the float32 graph's."
+            + (" No common processor kernel computes on such grids, so the accuracy is simulated on the very same ones." if simulated else "")
+        )
     if TRAIN in kinds:
         said.append("Training changes the weights' values only; it costs nothing when the model runs.")
     if GRID not in kinds and not kinds & {PRUNE, STRUCTURE}:
         said.append("The graph is the baseline's, so its latency is too.")
-    return [*said, *(here or {}).get("notes", [])]
+    return [*said, *here.get("notes", [])]
 
 
 def limit_words(limit: Limit) -> str:

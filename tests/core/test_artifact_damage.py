@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from dataclasses import replace
 
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from core import artifact
 from core.architecture import Architecture
+from core.entries import STREAMS
 from core.errors import BadArtifact
+from core.grids import Codebook, Floats, Signs, Uniform, nearest
 from core.recipe import Recipe
-from core.weights import ActivationGrid, Compressed
+from core.weights import ActivationGrid, Compressed, Weight
 from tests.random_states import FIVE, check_same, random_subject, same_bits, set_states
 
 
@@ -30,6 +33,29 @@ def mixed() -> Compressed:
 GOOD = artifact.write(mixed(), recipe=Recipe()).data
 FORMS = {"features.3": ["tucker", 3, 4], "features.9": ["svd", 5], "fc": ["svd", 3]}
 FACTORED = artifact.write(random_subject(replace(FIVE, factors=FORMS))).data
+
+
+def few_bits() -> Compressed:
+    """Every form that `mixed` has not: groups, signs, one codebook of two weights, a small float, and a batch norm on a grid."""
+    subject = random_subject(FIVE)
+    first, second, third, fourth, last = (subject.value(name) for name in subject.weights)
+    entries = torch.tensor([0.0, -1.0, 0.5, 2.0])
+    scale = torch.full((len(second), 1, 1, 1), 0.5)
+    norm = subject.value("features.1.weight")
+    grids = {
+        "features.0.weight": Uniform.of(first, torch.full((8, 2), 0.25), torch.ones(8, 2, dtype=torch.int16), 4, False, 16),
+        "features.3.weight": Signs(torch.empty(0), scale, scale, 2).round(second),
+        "features.6.weight": Codebook(nearest(third, entries), entries),
+        "features.9.weight": Codebook(nearest(fourth, entries), entries),
+        "fc.weight": Floats.of(last, "float8"),
+        "features.1.weight": Uniform.of(norm, torch.tensor([0.25]), torch.zeros(1, dtype=torch.int16), 4, True),
+    }
+    for name, grid in grids.items():
+        subject.set(name, Weight(subject.value(name), None, grid))
+    return subject
+
+
+FEW_BITS = artifact.write(few_bits()).data
 
 
 def rebuilt(header: object, body: bytes, version: int = artifact.VERSION, text: bytes | None = None) -> bytes:
@@ -82,18 +108,18 @@ def test_a_flipped_bit_is_refused(place):
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.integers(0, len(taken_apart()[1]) - 1), st.integers(0, 255)), min_size=1, max_size=8))
-def test_changed_streams_with_a_right_checksum_are_refused_or_read(changes):
-    header, body = taken_apart()
+@given(st.sampled_from([GOOD, FEW_BITS]), st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=8))
+def test_changed_streams_with_a_right_checksum_are_refused_or_read(data, changes):
+    header, body = taken_apart(data)
     body = bytearray(body)
     for place, value in changes:
-        body[place] = value
+        body[place % len(body)] = value
     refused_or_valid(rebuilt(header, bytes(body)))
 
 
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(), st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**30]), st.floats(), st.text(max_size=5),
-    st.sampled_from(["dense", "masked", "grid", "resnet18", "vgg16", "vit_h_14"]),
+    st.sampled_from(["dense", "masked", "grid", "groups", "signs", "codebook", "floats", "float16", "resnet18", "vgg16", "vit_h_14"]),
 )  # fmt: skip
 anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
 
@@ -115,7 +141,7 @@ def changed(value: object, path: tuple, new: object) -> object:
 @settings(max_examples=300)
 @given(st.data())
 def test_changed_headers_with_a_right_checksum_are_refused_or_read(data):
-    header, body = taken_apart(data.draw(st.sampled_from([GOOD, FACTORED])))
+    header, body = taken_apart(data.draw(st.sampled_from([GOOD, FACTORED, FEW_BITS])))
     for _ in range(data.draw(st.integers(1, 3))):
         header = changed(header, data.draw(st.sampled_from(places_in(header))), data.draw(anything))
     refused_or_valid(rebuilt(header, body))
@@ -168,6 +194,41 @@ def test_lies_get_their_sentence(lie):
     with pytest.raises(BadArtifact, match=words) as caught:
         artifact.read(data)
     assert str(caught.value).endswith(".")
+
+
+def altered(name: str, stream: int, made) -> bytes:
+    """FEW_BITS with one stream of a weight as `made` of it, and the lengths as they then are."""
+    header, body = taken_apart(FEW_BITS)
+    place = ["features.0", "features.3", "features.6", "features.9", "fc", "features.1"].index(name)
+    sizes = [entry[-STREAMS[entry[0]] :] for entry in header["weights"]]
+    at = sum(map(sum, sizes[:place])) + sum(sizes[place][:stream])
+    old = body[at : at + sizes[place][stream]]
+    header["weights"][place][-len(sizes[place]) + stream] = len(made(old))
+    return rebuilt(header, body[:at] + made(old) + body[at + len(old) :])
+
+
+def test_every_form_of_a_weight_comes_back():
+    assert [entry[0] for entry in taken_apart(FEW_BITS)[0]["weights"]] == ["groups", "signs", "codebook", "codebook", "floats", "grid"]
+    back, written = artifact.read(FEW_BITS), few_bits()
+    assert all(same_bits(back.value(name), written.value(name)) for name in written.weights)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(("name", "stream"), [("features.0", 3), ("features.3", 2), ("features.6", 2), ("fc", 2), ("features.1", 3)])
+def test_scales_and_entries_that_are_no_numbers_are_refused(name, stream, number):
+    with pytest.raises(BadArtifact, match="a scale is no number"):
+        artifact.read(altered(name, stream, lambda old: struct.pack("<f", number) + old[4:]))
+
+
+def test_a_codebook_is_stored_once():
+    with pytest.raises(BadArtifact, match="a codebook is there twice"):
+        artifact.read(altered("features.9", 2, lambda _old: struct.pack("<3f", -1.0, 0.5, 2.0)))
+
+
+def test_bits_are_a_whole_number():
+    header, body = taken_apart(FEW_BITS)
+    with pytest.raises(BadArtifact, match="out of range"):
+        artifact.read(rebuilt(changed(header, ("weights", 1, 2), True), body))
 
 
 def test_codes_outside_the_grid_are_refused():

@@ -66,6 +66,9 @@ def test_dominated_is_pale_and_out_of_budget_is_grey():
 def test_each_family_has_its_own_shape_and_a_colour():
     assert len({shape for _, shape in charts.STYLES.values()}) == len(charts.STYLES)
     assert set(charts.STYLES) == set(FAMILIES) - {"Baseline"}
+    palette = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}  # Okabe and Ito
+    assert {colour for name, (colour, _) in charts.STYLES.items() if name != "Other steps"} <= palette
+    assert len({colour for colour, _ in charts.STYLES.values()}) == len(charts.STYLES) - 1  # the two that train share one
 
 
 def test_a_preview_is_hollow_with_its_interval_and_a_measured_run_is_solid():

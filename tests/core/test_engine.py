@@ -108,6 +108,30 @@ def test_timing_a_run_trains_nothing(monkeypatch):
     assert found["deployed_bytes"] > 0
 
 
+def test_timing_skips_what_does_not_change_the_graph(monkeypatch):
+    from core.methods import apply as methods
+    from core.metrics import latency
+
+    applied, plain = [], methods.apply
+    monkeypatch.setattr(methods, "apply", lambda step, subject, context: applied.append((step.name, context.images_at_most)) or plain(step, subject, context))
+    monkeypatch.setattr(latency, "measure", lambda *_, **__: {"ratio": 1.0})
+    steps = [PRUNE, {"step": "contribution_prune"}, {"step": "mixed_precision"}, {"step": "round_adaptively"}, REPAIR]
+    engine.timed(work({"step": "channel_prune", "sparsity": 0.31, "round_to": 1}, *steps))
+    assert applied == [("channel_prune", None), ("mixed_precision", engine.PREVIEW_CALIBRATION)]
+
+
+def test_the_graph_that_is_timed_is_the_runs_own_even_if_its_training_is_not_kept(monkeypatch):
+    from core.metrics import latency
+
+    timed = []
+    monkeypatch.setattr(latency, "latencies", lambda subject, *_: timed.append(subject.architecture) or ([], 0))
+    removing = {"step": "channel_prune", "sparsity": 0.4, "round_to": 1}
+    asked = work({"step": "finetune", "images": 310, "learning_rate": 0.1, "epochs": 3}, removing, QUANTIZE)
+    engine.timed(asked)
+    assert timed[0].shapes and timed[0] == engine.compress(asked).architecture
+    assert timed[0] != engine.compress(work(removing, QUANTIZE)).architecture  # training moves what matters least
+
+
 def test_preview_uses_what_training_already_made():
     asked = work(PRUNE, DISTILL)
     engine.run(asked)
@@ -137,6 +161,27 @@ def test_identity_depends_on_what_decides_the_figures():
     assert len({each.identity() for each in [asked, *others]}) == 5
     assert asked.identity() == work({"step": "magnitude_prune", "sparsity": 0.60}, latency=True).identity()
     assert Work.from_json(asked.to_json()) == asked
+
+
+def test_a_fresh_network_belongs_to_the_torchvision_that_draws_it(monkeypatch):
+    from core import work as works
+
+    student, plain = ({"step": "student"}, DISTILL), (PRUNE, DISTILL)
+    before = [work(*steps).identity() for steps in (student, plain)], [work(*steps).prefix_key(2) for steps in (student, plain)]
+    monkeypatch.setattr(works, "_version", lambda package, real=works._version: "another" if package == "torchvision" else real(package))
+    after = [work(*steps).identity() for steps in (student, plain)], [work(*steps).prefix_key(2) for steps in (student, plain)]
+    assert all(old[0] != new[0] and old[1] == new[1] for old, new in zip(before, after))
+
+
+def test_hints_that_would_not_fit_into_memory_are_refused_before_any_work(monkeypatch):
+    from core import hints
+
+    asked = work(PRUNE, DISTILL | {"hints": 1.0})
+    assert asked.check()
+    monkeypatch.setattr(hints, "LARGEST", 8 * 32 * 250)
+    with pytest.raises(BadRecipe, match=r"on 300 pictures take 76,800 bytes, .* take at most 200 images"):
+        asked.check()
+    assert work(PRUNE, DISTILL).check() and work(PRUNE, DISTILL | {"hints": 1.0, "images": 200}).check()
 
 
 def test_the_artifact_that_is_written_is_the_one_that_was_measured(tmp_path):

@@ -223,6 +223,28 @@ def test_a_structural_step_after_a_grid_is_refused_with_the_order_that_works():
         Recipe(("quantize",))
 
 
+@pytest.mark.parametrize(
+    ("names", "refusal"),
+    [
+        ("quantize correct_bias calibrate_batchnorm", None),
+        ("quantize round_adaptively correct_bias finetune", None),
+        ("calibrate_batchnorm finetune quantize correct_bias", None),
+        ("quantize calibrate_batchnorm quantize correct_bias", None),  # the second grid takes what is there for exact
+        ("quantize calibrate_batchnorm correct_bias", "correct_bias cannot follow calibrate_batchnorm, .* between quantize and calibrate_batchnorm"),
+        ("share_weights finetune correct_bias", "correct_bias cannot follow finetune, .* between share_weights and finetune"),
+        ("share_weights distill binarize correct_bias", "correct_bias cannot follow distill, .* between share_weights and distill"),  # binarize: inner layers
+        ("quantize correct_bias correct_bias", "correct_bias cannot follow correct_bias, .* once is enough"),
+    ],
+)
+def test_correct_bias_is_refused_where_something_else_made_up_for_rounding(names, refusal):
+    steps = [{"step": name} for name in names.split()]
+    if refusal is None:
+        assert len(Recipe.from_json({"steps": steps}).steps) == len(steps)
+    else:
+        with pytest.raises(BadRecipe, match=refusal):
+            Recipe.from_json({"steps": steps})
+
+
 def test_a_step_is_checked_however_it_is_made_and_cannot_be_changed():
     with pytest.raises(BadField, match=r"^quantize\.weight_bits"):
         Quantize(weight_bits=1)

@@ -6,6 +6,7 @@ import core.methods  # noqa: F401
 from core.errors import BadField, BadRecipe
 from core.recipe import STEPS, Recipe
 from pages.ui import edits
+from pages.ui.link import View
 
 
 def names(recipe):
@@ -74,3 +75,25 @@ def test_training_pictures_count_epochs():
     recipe = edits.add(edits.add(Recipe(), "distill", epochs=3, images=1000), "finetune", epochs=1, images=500)
     assert edits.pictures(recipe) == 3500 and edits.trains(recipe)
     assert edits.pictures(Recipe()) == 0
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_every_step_can_be_added_to_the_opening_recipe(name):
+    opening = View().recipe
+    assert sorted(names(edits.add(opening, name))) == sorted([*names(opening), name])
+
+
+def test_what_has_to_be_before_or_behind_a_grid_is():
+    assert names(edits.add(View().recipe, "equalize")) == ["magnitude_prune", "equalize", "quantize", "calibrate_batchnorm"]
+    assert names(edits.add(View().recipe, "correct_bias")) == ["magnitude_prune", "quantize", "correct_bias", "calibrate_batchnorm"]
+    alone = edits.add(Recipe(), "equalize")
+    for recipe in (alone, edits.set_repair(alone, True), Recipe((*edits.set_repair(Recipe(), True).steps, *alone.steps))):
+        assert edits.bits(edits.set_bits(recipe, 3)) == 3 and edits.int8(edits.set_int8(recipe, True))
+    trained = edits.move(edits.set_bits(edits.add(Recipe(), "finetune"), 4), 0, 1)
+    assert names(edits.add(trained, "correct_bias")) == ["quantize", "correct_bias", "finetune"]
+
+
+@pytest.mark.parametrize("field", [{"granularity": "group"}, {"symmetric": False}, {"activation_scale": "dynamic"}])
+def test_the_int8_switch_is_on_only_where_integer_kernels_run(field):
+    recipe = Recipe.from_json({"steps": [{"step": "quantize", "weight_bits": 8, "activation_bits": 8} | field]})
+    assert not edits.int8(recipe) and edits.int8(edits.set_int8(recipe, True))

@@ -102,6 +102,15 @@ def test_a_recipe_that_was_changed_meanwhile_stays(notes, works):
     assert asked_for(page, "step") == STEPS[:1] and "is sparsity 56 %" in markup(page)
 
 
+def test_another_model_is_not_told_of_this_ones_floor(notes, works):
+    page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
+    page.selectbox(key="model").select("squeezenet1_1").run()
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == STEPS and "sparsity 56 %" not in markup(page)
+    page.selectbox(key="model").select("resnet18").run()
+    assert "is sparsity 56 %" in markup(page)
+
+
 def test_a_failed_run_ends_the_search_with_its_sentence(notes, works):
     page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
     identity = list(works)[-1]

@@ -47,6 +47,12 @@ def test_a_new_run_appears_at_the_next_look(store):
     assert known.baseline["artifact_bytes"] == 44_700_000  # from what the run recorded of it
 
 
+def test_a_run_whose_order_is_refused_by_now_is_left_out(store):
+    old = result("resnet18", [PRUNE], 1) | {"recipe": {"seed": 0, "steps": [{"step": "quantize"}, REPAIR, {"step": "correct_bias"}]}}
+    known = Shelf(store, [*shipped(), old], "here").known("resnet18", "fashion_mnist")
+    assert len(known.rows) == len(TRIED) - 1
+
+
 def measured(model: str, dataset: str, **facts) -> dict:
     recipe = Recipe.from_json({"steps": [PRUNE]})
     return result("resnet18", [PRUNE], 1) | {"model": model, "dataset": dataset, "identity": Work(model, dataset, recipe, **facts).identity()}

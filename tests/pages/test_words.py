@@ -43,10 +43,25 @@ def test_nothing_is_said_of_nothing():
 
 
 def test_why_scattered_zeros_are_not_faster():
-    said = " ".join(words.why(recipe(PRUNE, BITS), RUN))
-    assert "dense kernels" in said and "simulated" in said
-    assert "int8 kernels" in " ".join(words.why(recipe({"step": "quantize", "weight_bits": 8, "activation_bits": 8}), RUN))
+    said = " ".join(words.why(recipe(PRUNE, BITS), RUN | {"provenance": {"top1": "simulated"}}))
+    assert "dense kernels" in said and "float32 graph's" in said and "simulated" in said
     assert "shapes are really smaller" in " ".join(words.why(recipe({"step": "channel_prune"}), RUN))
+
+
+def test_why_goes_by_what_was_measured():
+    eight = {"step": "quantize", "weight_bits": 8, "activation_bits": 8}
+    assert "real int8 kernels" in " ".join(words.why(recipe(eight), RUN | {"runtime": "onnxruntime-int8"}))
+    for field in ({"activation_scale": "dynamic"}, {"granularity": "group"}, {"symmetric": False}):
+        for here in (RUN, None):
+            said = " ".join(words.why(recipe(eight | field), here))
+            assert "int8 kernels" not in said and "float32 graph's" in said
+    for name in ("mixed_precision", "binarize", "ternarize", "share_weights"):
+        said = " ".join(words.why(recipe({"step": name}), RUN | {"provenance": {"top1": "simulated"}}))
+        assert "float32 graph's" in said and "simulated" in said
+    said = " ".join(words.why(recipe({"step": "cast"}), RUN))
+    assert "float32 graph's" in said and "simulated" not in said
+    said = " ".join(words.why(recipe({"step": "factorize"}), RUN))
+    assert "low-rank factors" in said and "channels were removed" not in said
 
 
 def test_budgets_answer_in_words():

@@ -326,6 +326,26 @@ def test_scattered_zeros_are_filled_with_a_note_and_empty_channels_stay_empty(su
     assert any("zeros of 2 layers" in note and "prune after it" in note for note in subject.notes)
 
 
+def test_factors_go_by_the_name_of_their_layer_too(subject, context):
+    apply(Factorize(rank=0.25, layers="features.0, features.3, fc"), subject, context)
+    assert set(subject.architecture.factors) == {"features.0", "features.3", "fc"}
+    factors_of = lambda path: [f"{path}.0.weight", f"{path}.1.weight"]
+    assert subject.chosen("features.3") == subject.chosen("features.3.weight") == factors_of("features.3")
+    assert subject.chosen("features.3.1") == ["features.3.1.weight"]
+    assert subject.chosen("inner") == [*factors_of("features.3"), "features.6.weight", "features.9.weight"]  # first and last layer stay whole
+    assert subject.chosen("fc, features.9") == ["features.9.weight", *factors_of("fc")]
+
+
+@pytest.mark.parametrize("layers", ["features.3", "features.3.0", "inner", "features.6, features.3.1"])
+@pytest.mark.parametrize("step", [{"step": "quantize"}, {"step": "entropy_prune"}], ids=lambda step: step["step"])
+def test_a_step_behind_can_name_a_layer_or_a_factor_of_it(step, layers, five_layer_checkpoint):
+    recipe = Recipe.from_json({"steps": [{"step": "factorize", "rank": 0.25, "layers": "features.3"}, step | {"layers": layers}]})
+    subject = engine.compress(Work(five_layers.NAME, "digits", recipe, latency=False))
+    assert "features.3" in subject.architecture.factors
+    with pytest.raises(BadField, match=r"a layer, such as 'features\.0' or 'fc'"):
+        Work(five_layers.NAME, "digits", Recipe.from_json({"steps": [{"step": "factorize", "layers": "features.3"}, step | {"layers": "features.9.0"}]}))
+
+
 def test_factors_are_not_factored_again(subject, context):
     apply(Factorize(rank=0.25, layers="features.3"), subject, context)
     with pytest.raises(BadRecipe, match="finds no layer to factor"):

@@ -21,6 +21,7 @@ from core.methods.quantize import Quantize
 from core.methods.share_weights import ShareWeights
 from core.methods.ternarize import Ternarize
 from core.metrics.size import paper_bytes
+from core.weights import Compressed
 
 
 @pytest.mark.parametrize("scaling", ["channel", "tensor"])
@@ -82,7 +83,15 @@ def test_eight_bit_floats_are_scaled_by_a_power_of_two(subject, context):
         assert float((subject.value(name) - value).abs().max()) <= float(value.abs().max()) / 16
 
 
-GRIDS = [Binarize(), Ternarize(), Cast(), Cast(dtype="float8"), ShareWeights(clusters=4, scope="model"), Quantize(granularity="group", group_size=16)]
+GRIDS = [
+    Binarize(),
+    Ternarize(),
+    Cast(),
+    Cast(dtype="float8"),
+    ShareWeights(clusters=4, scope="model"),
+    Quantize(granularity="group", group_size=16),
+    Quantize(parameters="weights_and_biases"),
+]
 
 
 @pytest.mark.parametrize("step", GRIDS, ids=lambda step: step.name)
@@ -161,6 +170,12 @@ def test_correcting_biases_restores_the_mean_of_every_channel(subject, context):
     torch.testing.assert_close(means[2], means[0], atol=2e-3, rtol=1e-2)
 
 
+def test_training_leaves_no_stale_latent_behind_a_codebook(subject, context):
+    apply(ShareWeights(clusters=4), subject, context)
+    apply(Finetune(epochs=1, images=300, learning_rate=0.05), subject, context)
+    assert all(torch.equal(weight.latent, weight.value()) for weight in subject.weights.values())
+
+
 def test_correct_bias_says_when_there_is_nothing_to_correct(subject, context):
     apply(CorrectBias(), subject, context)
     assert any("no weight on a grid" in note for note in subject.notes)
@@ -187,6 +202,31 @@ def test_adaptive_rounding_moves_codes_by_one_and_loses_less_than_nearest(subjec
     moved = {name: (weight.grid.codes - nearest[name]).abs() for name, weight in subject.weights.items()}
     assert all(int(change.max()) <= 1 for change in moved.values()) and any(bool(change.any()) for change in moved.values())
     assert lost() < 0.8 * rounded
+
+
+class Attending(torch.nn.Module):
+    """A picture's 32 lines of 96 numbers attend to each other; the attention reads its projection's weight itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(96, 2, batch_first=True)
+        self.fc = torch.nn.Linear(96, 10)
+
+    def forward(self, x):
+        lines = x.transpose(1, 2).flatten(2)
+        return self.fc(self.attention(lines, lines, lines)[0].mean(1))
+
+
+def test_adaptive_rounding_leaves_what_attention_runs_itself_with_a_note(subject, context):
+    from core.methods.round_adaptively import RoundAdaptively
+
+    torch.manual_seed(0)
+    state = Compressed.of(Attending(), subject.architecture)
+    apply(Quantize(weight_bits=3, granularity="tensor"), state, context)
+    before = state.value("attention.out_proj.weight").clone()
+    apply(RoundAdaptively(images=50, iterations=20), state, context)
+    assert torch.equal(state.value("attention.out_proj.weight"), before)
+    assert any("left attention.out_proj rounded to nearest, because attention" in note for note in state.notes)
 
 
 def test_equalizing_changes_ranges_and_not_the_function(subject, context):

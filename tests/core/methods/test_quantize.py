@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from core import artifact
+from core import artifact, ranges
 from core.activations import measured
+from core.errors import Cancelled
 from core.methods.apply import apply
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize, _grid
@@ -57,6 +62,40 @@ def test_percentile_leaves_out_the_outermost_and_keeps_short_rows_whole():
     assert float(fit(rows[:, :100], 8, True, "percentile")[0]) == pytest.approx(5000 / 127)
 
 
+def test_percentile_counts_what_is_left_and_not_what_was_pruned():
+    generator = torch.Generator().manual_seed(8)
+    rows = torch.randn(6, 40_000, generator=generator)
+    rows *= torch.rand(rows.shape, generator=generator) > torch.tensor([0.0, 0.5, 0.95, 0.99, 0.9999, 1.0])[:, None]  # 40,000 … about 4, and none left
+    scale, _zero = fit(rows, 8, True, "percentile")
+    wide, zeros = fit(rows, 8, False, "percentile")
+    for row, found, spread, zero in zip(rows.double().numpy(), scale, wide, zeros):
+        left = row[row != 0]
+        if not left.size:
+            assert float(found) == float(spread) == 1
+            continue
+        below, above = (np.percentile(left, share, method="nearest") for share in (0.1, 99.9))
+        assert float(found) == pytest.approx(np.percentile(np.abs(left), 99.9, method="nearest") / 127, rel=1e-5)
+        assert float(spread) == pytest.approx((max(above, 0) - min(below, 0)) / 255, rel=1e-5)
+        assert (-128 - float(zero)) * float(spread) == pytest.approx(min(below, 0), abs=float(spread))
+
+
+def test_entropy_looks_at_rows_in_pieces_and_finds_the_same(monkeypatch):
+    rows = torch.randn(50, 64, generator=torch.Generator().manual_seed(9)) ** 3
+    whole = fit(rows, 4, False, "entropy")
+    seen, plain = [], ranges._divergence
+    monkeypatch.setattr(ranges, "_divergence", lambda part, *given: seen.append(len(part)) or plain(part, *given))
+    monkeypatch.setattr(ranges, "AT_ONCE", 8 * ranges.BINS)
+    assert all(torch.equal(*pair) for pair in zip(fit(rows, 4, False, "entropy"), whole))
+    assert seen == [8] * 6 + [2]
+
+
+def test_sixteen_bits_are_not_clipped_by_entropy(monkeypatch):
+    """A table of 65,535 levels for each of a layer's many rows would take gigabytes, and there is nothing to gain."""
+    monkeypatch.setattr(ranges, "_divergence", lambda *_: pytest.fail("looked for what to clip"))
+    rows = torch.randn(50, 64, generator=torch.Generator().manual_seed(9)) ** 3
+    assert torch.equal(fit(rows, 16, True, "entropy")[0], fit(rows, 16, True)[0])
+
+
 def test_entropy_clips_a_far_outlier_and_covers_an_even_spread():
     generator = torch.Generator().manual_seed(5)
     bell = torch.randn(1, 20_000, generator=generator)
@@ -83,6 +122,28 @@ def test_groups_of_inputs_have_a_scale_each(shape, size):
             scale = part.abs().max() / 7
             part.copy_((part / scale).round() * scale)
     torch.testing.assert_close(grid.value(), slow.view(shape))
+
+
+def test_rows_of_one_number_share_a_scale(subject, context):
+    """As convnext's layer_scale (C, 1, 1): a scale for each would take more than the numbers themselves."""
+    value = torch.randn(40, 1, 1, generator=torch.Generator().manual_seed(6))
+    for granularity in ("channel", "group"):
+        assert _grid(value, Quantize(weight_bits=8, granularity=granularity)).scale.shape == (1, 1, 1)
+
+
+def test_a_layer_is_not_quantized_in_one_turn(subject, context):
+    turns = []
+
+    @contextlib.contextmanager
+    def turn():
+        turns.append(1)
+        if len(turns) > 20:
+            raise Cancelled("The run was cancelled.")
+        yield
+
+    with pytest.raises(Cancelled):
+        apply(Quantize(clipping="mse"), subject, replace(context, turn=turn))
+    assert all(weight.grid is None for weight in subject.weights.values())
 
 
 def test_every_parameter_can_be_rounded_and_comes_back_from_the_file(subject, context):
@@ -136,3 +197,9 @@ def test_a_preview_clips_by_a_sample_and_a_run_by_all():
     whole, sampled = fit(rows, 4, True, "mse")[0], fit(rows, 4, True, "mse", sample=20_000)[0]
     assert (whole < 12 / 7).all()
     torch.testing.assert_close(sampled, whole, rtol=0.35, atol=0)  # it tries ranges three times as far apart
+
+
+def test_a_preview_of_short_rows_loses_hardly_more_than_the_run():
+    rows = torch.randn(4096, 64, generator=torch.Generator().manual_seed(3))
+    lost = [float(_squares(rows, *fit(rows, 4, True, "mse", sample=sample), 7).sum()) for sample in (None, 1 << 15)]
+    assert lost[0] < lost[1] < 1.1 * lost[0]  # looking at every 8th number loses three times as much

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core import artifact
-from core.clusters import centres
+from core.clusters import _between, centres
 from core.methods.apply import apply
 from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
@@ -44,6 +44,13 @@ def test_other_starts_settle_where_no_centre_wants_to_move(start):
     nearest = np.abs(numbers[:, None] - found[None, :]).argmin(1)
     means = np.array([numbers[nearest == cluster].mean() for cluster in range(16)])
     np.testing.assert_allclose(found, means, atol=1e-3 * np.ptp(numbers))
+
+
+def test_borders_between_centres_as_float32_part_the_numbers_as_exact_ones_do():
+    row = np.sort(np.random.default_rng(2).normal(0, 0.02, 20_000).astype(np.float32))
+    found = row[::2].astype(np.float64)  # so dense that midpoints meet the numbers' own last digits
+    assert _between(found).dtype == np.float32
+    assert (np.searchsorted(row, _between(found)) == np.searchsorted(row.astype(np.float64), (found[1:] + found[:-1]) / 2)).all()
 
 
 def test_few_distinct_numbers_are_their_own_centres():

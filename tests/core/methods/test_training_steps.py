@@ -147,10 +147,10 @@ def test_hints_reach_networks_of_other_widths_by_a_regressor_that_is_trained_too
 
 
 def test_hints_that_would_not_fit_into_memory_are_refused_before_the_teacher_answers(subject, context, monkeypatch):
-    from core import teachers
+    from core import hints, teachers
     from core.errors import BadRecipe
 
-    monkeypatch.setattr(teachers, "LARGEST_FEATURES", 8 * 32 * 250)
+    monkeypatch.setattr(hints, "LARGEST", 8 * 32 * 250)
     monkeypatch.setattr(teachers, "answers", None)
     with pytest.raises(BadRecipe, match=r"on 300 pictures take 76,800 bytes, .* take at most 200 images"):
         apply(Distill(images=300, hints=1.0), subject, context)
