@@ -54,19 +54,23 @@ class Theme:
     paper: str = "#FFFFFF"
 
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color) and a grey for the rest, each with a shape of its own: training is one colour of
-# two shapes. Diamonds mean another machine.
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color), each with a shape of its own. Diamonds mean another machine. Its black and its
+# yellow are left out, which a dark or a white page swallows; so what is akin, or never beside each other, shares a colour.
 STYLES = {
-    "Other steps": ("#8A8F98", "star-triangle-up"),
+    "Other steps": ("#CC79A7", "star-triangle-up"),
     "Fewer bits": ("#009E73", "triangle-up"),
     "int8": ("#E69F00", "pentagon"),
     "Weights pruned": ("#0072B2", "circle"),
     "Pruned, fewer bits": ("#CC79A7", "square"),
-    "Low rank": ("#000000", "bowtie"),
+    "Low rank": ("#D55E00", "bowtie"),
     "Channels removed": ("#D55E00", "triangle-down"),
     "Fine-tuned": ("#56B4E9", "hexagon"),
     "Distilled": ("#56B4E9", "cross"),
 }
+SOLIDS = {  # the nearest of the few shapes that plotly.js has in three dimensions; those of one colour differ
+    "Other steps": "x", "Fewer bits": "diamond", "int8": "x", "Weights pruned": "circle", "Pruned, fewer bits": "square",
+    "Low rank": "x", "Channels removed": "diamond", "Fine-tuned": "circle", "Distilled": "cross",
+}  # fmt: skip
 ELSEWHERE = "diamond-open"
 FRONT = "#0072B2"
 SIZE, SMALLEST, LARGEST = 10, 6, 20
@@ -308,7 +312,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme:
         first = True
         for look, members in of_family.items():
             if members:
-                drawn = _cloud(members, x, third, f"{name}, {look}" if look else name, *looks[look][:2], "circle", looks[look][2])
+                drawn = _cloud(members, x, third, f"{name}, {look}" if look else name, *looks[look][:2], SOLIDS[name], looks[look][2])
                 data.append(drawn | {"legendgroup": name, "showlegend": first, "name": name if first else drawn["name"]})
                 first = False
     for row, name, symbol in ((baseline, "Baseline", "diamond"), (live, "You are here", "circle-open")):

@@ -25,6 +25,7 @@ SETTINGS = {
 }
 ELSE = (12, 0.05)
 BATCH_SIZE = 128
+LARGE_MACS, LARGE_BATCH_SIZE = 40_000_000, 64  # a larger model takes its turn for fewer pictures, at a rate as much smaller (arXiv:1706.02677)
 SMALL_SET = 5_000  # pictures; sets below this get more epochs, of smaller batches and smaller steps
 SMALL_EPOCHS, SMALL_BATCH_SIZE = 60, 32
 # model → (epochs, peak learning rate, batch size) on a small set. SqueezeNet has no batch norm and ends in a ReLU: noisier
@@ -40,7 +41,8 @@ def settings(model: str, pictures: int) -> tuple[int, float, int]:
     """(epochs, peak learning rate, batch size) that this project trains `model` with on so many pictures."""
     epochs, rate = SETTINGS.get(model, ELSE)
     if pictures >= SMALL_SET:
-        return epochs, rate, BATCH_SIZE
+        large = model not in SETTINGS and (zoo.models()[model].get("macs") or 0) > LARGE_MACS
+        return (epochs, rate / 2, LARGE_BATCH_SIZE) if large else (epochs, rate, BATCH_SIZE)
     return ON_SMALL_SETS.get(model, (SMALL_EPOCHS, rate / 4, SMALL_BATCH_SIZE))
 
 
@@ -101,7 +103,7 @@ def train(
     )  # fmt: skip
     stored = {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous() for name, tensor in module.state_dict().items()}
     module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
-    figures = {split: summary(evaluate(module, dataset, size, split, turn=turn)) for split in ("validation", "test")}
+    figures = {split: summary(evaluate(module, dataset, size, split, batch_size=training.WATCH_BATCH, turn=turn)) for split in ("validation", "test")}
     card = {
         "model": model, "dataset": dataset_name, "family": dataset.source.family, "classes": len(dataset.source.classes),
         "input_size": size, "stem": zoo.STEM if size == 32 else f"plain torchvision stem at {size}×{size}",

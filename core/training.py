@@ -28,6 +28,8 @@ Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], t
 Report = Callable[[dict], None]
 Turn = Callable[[], contextlib.AbstractContextManager]
 
+WATCH_BATCH = 64  # small enough that a waiting preview gets its turn soon
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -185,7 +187,7 @@ def _watch(module, dataset: Dataset, input_size: int, count: int, turn: Turn) ->
     module.eval()
     right = seen = 0
     with torch.inference_mode():
-        for x, labels in dataset.batches("validation", input_size, 256, count):
+        for x, labels in dataset.batches("validation", input_size, WATCH_BATCH, count):
             with turn():
                 right += int((logits_of(module(x)).argmax(1) == labels).sum())
             seen += len(labels)

@@ -6,8 +6,10 @@ imports no torch; `build` and `Checkpoint.load` do.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def build(model: str, classes: int, size: int, imagenet: bool = False):
 
     module = construct(model, classes, size)
     if imagenet:
-        _load_imagenet(module, model)
+        _load_imagenet(module, model, size)
     return module.eval().to(memory_format=torch.channels_last)
 
 
@@ -95,20 +97,28 @@ def construct(model: str, classes: int, size: int):
     return torchvision.models.get_model(model, **options)
 
 
-def _load_imagenet(module, model: str) -> None:
-    import urllib.error
-
+def _load_imagenet(module, model: str, size: int) -> None:
+    """By torchvision's own loading, which knows the older names and versions in its files; a vision transformer's positions are interpolated."""
+    import torch
     import torchvision
 
+    damaged = torch.serialization.pickle.UnpicklingError  # what torch's own loading says of a file that is none
+    weights = torchvision.models.get_model_weights(model).DEFAULT
     try:
-        stored = torchvision.models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: a download with the wrong hash
-        raise NotHere(
-            f"ImageNet weights of {model}", f"torchvision could not fetch them ({error})",
-            "Train from scratch with --weights none, or run once while online.",
-        ) from None  # fmt: skip
-    own = module.state_dict()
-    module.load_state_dict({name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}, strict=False)
+        with contextlib.redirect_stdout(sys.stderr):  # torch says there what it downloads
+            stored = torchvision.models.get_model(model, weights=weights, progress=False).state_dict()
+    except (OSError, RuntimeError, EOFError, damaged) as error:  # RuntimeError: a download with the wrong hash, or half a file
+        kept = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+        if kept.exists():
+            reason, mend = f"{kept} cannot be read", "delete it and run again while online"
+        else:
+            reason, mend = f"torchvision could not fetch them ({error})", "run once while online"
+        raise NotHere(f"ImageNet weights of {model}", reason, f"Train from scratch with --weights none, or {mend}.") from None
+    if model.startswith("vit_"):
+        stored = torchvision.models.vision_transformer.interpolate_embeddings(size, module.patch_size, stored)
+    for name, tensor in module.state_dict().items():
+        if name in stored and stored[name].shape == tensor.shape:
+            tensor.copy_(stored[name])
 
 
 @dataclass(frozen=True)

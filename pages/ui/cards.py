@@ -61,7 +61,8 @@ def _download(here: Mapping, baseline: Mapping | None) -> str:
     if not here.get("artifact_bytes"):
         return _card("Download", "–", "", "", help)
     times = baseline["artifact_bytes"] / here["artifact_bytes"] if baseline else None
-    change = f"{times:.1f} × smaller" if times and times >= 1 else f"{1 / times:.2f} × larger" if times else ""
+    same = times is not None and abs(times - 1) < 0.005
+    change = "unchanged" if same else f"{times:.1f} × smaller" if times and times >= 1 else f"{1 / times:.2f} × larger" if times else ""
     foot = f"{_how(here, 'artifact_bytes')} · on paper {bytes_words(here['paper_bytes'])}"
     foot += f" · runs as {bytes_words(here['deployed_bytes'])}" if here.get("deployed_bytes") else ""
     return _card("Download", bytes_words(here["artifact_bytes"]), change, foot, help, "better" if times and times > 1.005 else "")

@@ -1,6 +1,8 @@
 """Figures are checked by plotly's own validators, and for what they promise: marks, ranges, and stable trace names."""
 
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,6 +10,8 @@ import pytest
 
 from core import charts, pareto
 from core.points import FAMILIES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(count=30, model="resnet18", seed=0):
@@ -63,12 +67,42 @@ def test_dominated_is_pale_and_out_of_budget_is_grey():
     assert sorted(grey) == sorted(row["id"] for row in made[1:])
 
 
-def test_each_family_has_its_own_shape_and_a_colour():
-    assert len({shape for _, shape in charts.STYLES.values()}) == len(charts.STYLES)
+# Okabe and Ito, "Color Universal Design", 2008: black, orange, sky blue, bluish green, yellow, blue, vermilion, reddish purple.
+OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2.2, from 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        shares = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_each_family_has_its_own_shape_and_a_colour_of_the_palette():
     assert set(charts.STYLES) == set(FAMILIES) - {"Baseline"}
-    palette = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}  # Okabe and Ito
-    assert {colour for name, (colour, _) in charts.STYLES.items() if name != "Other steps"} <= palette
-    assert len({colour for colour, _ in charts.STYLES.values()}) == len(charts.STYLES) - 1  # the two that train share one
+    assert len({shape for _, shape in charts.STYLES.values()}) == len(charts.STYLES)
+    assert {colour for colour, _ in charts.STYLES.values()} < OKABE_ITO and charts.FRONT in OKABE_ITO
+    assert not {"star", "diamond", "diamond-open", "circle-open"} & {shape for _, shape in charts.STYLES.values()}  # these mean something else
+
+
+def test_each_colour_shows_on_a_light_and_on_a_dark_page():
+    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"]
+    for paper in (theme[scheme]["backgroundColor"] for scheme in ("light", "dark")):
+        assert min(contrast(colour, paper) for colour, _ in charts.STYLES.values()) > 2
+    assert {colour for colour in OKABE_ITO if contrast(colour, "#FFFFFF") < 2} == {"#F0E442"}  # why it is left out
+
+
+def test_in_three_dimensions_no_two_families_look_alike():
+    made = [row | {"family": family} for family in charts.STYLES for row in rows(6)]
+    clouds = [trace for trace in charts.figure(made, three_d=True)["data"] if trace["type"] == "scatter3d" and trace.get("legendgroup")]
+    looks = {trace["legendgroup"]: (trace["marker"]["symbol"], charts.STYLES[trace["legendgroup"]][0]) for trace in clouds}
+    assert set(looks) == set(charts.STYLES) == set(charts.SOLIDS) and len(set(looks.values())) == len(looks)
+    go.Figure(charts.figure(made, three_d=True))
 
 
 def test_a_preview_is_hollow_with_its_interval_and_a_measured_run_is_solid():

@@ -1,5 +1,6 @@
 """`python -m core`: what it prints, on which stream, with which exit status; never a traceback."""
 
+import functools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors
 
 from core import zoo
 from core.__main__ import main
@@ -210,6 +212,78 @@ def test_run_prints_one_object_with_every_promised_key(call, five_layer_checkpoi
     assert result["key"] == Recipe.parse(recipe_file.read_bytes()).key() and result["split"] == "validation"
     assert result["metrics"]["images"] == 400 and result["baseline"]["top1"] == pytest.approx(five_layer_checkpoint.card["validation"]["top1"])
     assert (tmp_path / "model.bin").stat().st_size == result["metrics"]["artifact_bytes"] < result["baseline"]["artifact_bytes"]
+
+
+def test_latencies_are_rows_of_every_promised_key(call, five_layer_checkpoint, tmp_path, monkeypatch):
+    """Measured, if in a few short blocks; int8 has a row of its own where weights and activations have 8 bits."""
+    from core.metrics import latency
+
+    short = functools.partial(latency.measure, blocks=6, block_seconds=0.003, others=lambda: lambda: 0.0)
+    monkeypatch.setattr(latency, "measure", short)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"steps": [{"step": "quantize", "weight_bits": 8, "activation_bits": 8}]}')
+    asked = ("run", "--model", "five_layers", "--dataset", "digits", "--images", "100", "--recipe", recipe)
+    status, out, err = call(*asked, "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    promised = {"runtime", "threads", "batch", "ms_p10", "ms_p50", "ms_p90", "ratio", "ratio_low", "ratio_high"}
+    expected = {"metrics": ["onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"], "baseline": ["onnxruntime-float32", "pytorch-float32"]}
+    for side, runtimes in expected.items():
+        rows = result[side]["latencies"]
+        assert [row["runtime"] for row in rows] == runtimes and all(promised <= set(row) for row in rows)
+        assert all((row["threads"], row["batch"]) == (1, 1) and 0 < row["ms_p10"] <= row["ms_p50"] <= row["ms_p90"] for row in rows)
+        assert all(0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"] for row in rows) and result[side]["deployed_bytes"] > 0
+    assert all(row["ratio"] == 1 for row in result["baseline"]["latencies"])
+    monkeypatch.setattr(latency, "measure", lambda *_, **__: pytest.fail("measured again"))
+    assert json.loads(call(*asked, "--json")[1]) == result
+    shown = call(*asked)[1]
+    assert re.search(r"^onnxruntime-int8, 1 thread, batch 1 +– +[\d.]+ ms \(", shown, re.MULTILINE) and "Runs as" in shown
+
+
+def test_a_larger_input_is_trained_and_run(call, home, tmp_path, recipe_file):
+    """48×48 in place of the dataset's 32×32: the card, the arithmetic and the packed file say so."""
+    from core import artifact
+    from tests import five_layers
+
+    five_layers.register()
+    status, _out, err = call("train", "--model", "five_layers", "--dataset", "digits", "--epochs", "4", "--learning-rate", "0.1", "--input-size", "48")
+    assert status == 0, err
+    card = zoo.checkpoint("five_layers", "digits").card
+    assert card["input_size"] == 48 and card["stem"] == "plain torchvision stem at 48×48" and card["command"].endswith("--input-size 48")
+    asked = ("run", "--model", "five_layers", "--dataset", "digits", "--recipe", recipe_file, "--no-latency", "--json")
+    result = json.loads(call(*asked, "--artifact", tmp_path / "model.psc")[1])
+    assert result["baseline"]["top1"] == pytest.approx(card["validation"]["top1"]) and result["baseline"]["top1"] > 30
+    # Each convolution halves 48 as it halves 32, so each does (48 / 32)² times the work; the last layer does not.
+    linear, at_32 = 32 * 10, 27 * 8 * 16**2 + 72 * 16 * 8**2 + 9 * 16 * 4**2 + 16 * 32 * 4**2
+    assert result["metrics"]["macs"] == at_32 * 9 // 4 + linear
+    assert artifact.read(tmp_path / "model.psc").architecture.input_size == 48
+    again = json.loads(call("evaluate", "--artifact", tmp_path / "model.psc", "--dataset", "digits", "--json")[1])
+    assert again["metrics"]["top1"] == result["metrics"]["top1"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_training_with_one_sentence_and_it_goes_on(tmp_path):
+    variables = os.environ | {"PARETOSCOPE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "core", "train", "--model", "squeezenet1_1", "--dataset", "digits", "--epochs", "40"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background are deaf to it, and their children with them
+    training = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with training:
+        end = time.monotonic() + 120
+        while not list(tmp_path.glob("training/squeezenet1_1-digits-*.safetensors")):
+            assert training.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        asked = time.monotonic()
+        training.send_signal(signal.SIGINT)
+        out, err = training.communicate(timeout=60)
+        took = time.monotonic() - asked
+    said = err.splitlines()[-1]
+    assert training.returncode == 130 and out == "" and "Traceback" not in err
+    assert (found := re.fullmatch(r"Cancelled after (\d+) whole epochs?; the same command goes on from there\.", said)), err
+    assert took < 20 and not (tmp_path / "checkpoints").exists()
+    state = next(tmp_path.glob("training/*.safetensors"))
+    with safetensors.safe_open(state, "np") as stored:
+        assert int(stored.metadata()["epoch"]) - int(found[1]) in (0, 1)  # it may come between the keeping of an epoch and the telling
 
 
 def test_a_known_run_is_not_computed_again(call, five_layer_checkpoint, recipe_file, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """The datasets: disjoint splits fixed by seed, fair prefixes, and one sentence for what is not here or is damaged."""
 
 import gzip
+import hashlib
 import itertools
+import pickle
 import struct
 
 import numpy as np
@@ -93,6 +95,15 @@ def test_full_fashion_mnist_holds_out_the_same_pictures_or_says_how_to_get_it():
 def test_both_fashion_mnists_are_of_one_family():
     subset, full = DATASETS.get("fashion_mnist"), DATASETS.get("fashion_mnist_full")
     assert subset.family == full.family == "fashion_mnist" and subset.classes == full.classes and "MIT" in subset.licence
+
+
+def test_the_mit_licence_of_the_embedded_pictures_lies_beside_them():
+    """The three paragraphs that the licence itself asks to be kept, and whose they are."""
+    text = " ".join((fashion_mnist.SUBSET.parent / "LICENSE-fashion-mnist.txt").read_text(encoding="utf-8").split())
+    assert fashion_mnist.SUBSET.name in text and "The MIT License (MIT)" in text and "Copyright (c) 2017 Zalando SE" in text
+    assert "Permission is hereby granted, free of charge, to any person obtaining a copy of this software" in text
+    assert "The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software." in text
+    assert 'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND' in text and "OUT OF OR IN CONNECTION WITH THE SOFTWARE" in text
 
 
 @pytest.fixture
@@ -195,6 +206,42 @@ def test_a_downloaded_dataset_is_split_like_the_others(home, monkeypatch):
     dataset = Dataset(source, source.read())
     assert {split: len(dataset.split(split)) for split in SPLITS} == {"train": 260, "calibration": 40, "validation": 30, "test": 30}
     assert dataset.split("train").images.shape[1:] == (1, 28, 28)
+
+
+def test_colours_stay_where_they_are(home, monkeypatch):
+    """CIFAR-10 by torchvision's own reader, on small files of its own format: 1,024 red numbers, then green, then blue, row by row."""
+    import torchvision.datasets
+
+    folder = home / "datasets" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng, rows, sums = np.random.default_rng(2), {}, {}
+
+    def write(name: str, content: dict) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        rows[name], labels = rng.integers(0, 256, (40, 3072), dtype=np.uint8), [number % 10 for number in range(40)]
+        sums[name] = write(name, {"data": rows[name], "labels": labels})
+    classes = DATASETS.get("cifar10").classes
+    meta = dict(zip(("filename", "md5"), write("batches.meta", {"label_names": list(classes)})), key="label_names")
+    kind = torchvision.datasets.CIFAR10
+    for attribute, value in (("train_list", [sums[name] for name in rows if name != "test_batch"]), ("test_list", [sums["test_batch"]]), ("meta", meta)):
+        monkeypatch.setattr(kind, attribute, value)
+    monkeypatch.setattr(torchvision_sets, "CALIBRATION", 50)
+    source = DATASETS.get("cifar10")
+    source.fetch()
+    dataset = Dataset(source, source.read())
+    assert {split: len(dataset.split(split)) for split in SPLITS} == {"train": 150, "calibration": 50, "validation": 20, "test": 20}
+    for splits, names in ((("train", "calibration"), [name for name in rows if name != "test_batch"]), (("validation", "test"), ["test_batch"])):
+        written = sorted((row.tobytes(), number % 10) for name in names for number, row in enumerate(rows[name]))
+        read = [(picture, int(label)) for split in splits for picture, label in zip(pictures(dataset, split), dataset.split(split).labels)]
+        assert sorted(read) == written  # (C, H, W) is the very order of the file
+    x = dataset.prepare(dataset.split("test").images[:2], 32)
+    wanted = (torch.from_numpy(dataset.split("test").images[:2]).float() / 255 - torch.tensor(source.mean).view(3, 1, 1)) / torch.tensor(source.std).view(
+        3, 1, 1
+    )
+    assert torch.allclose(x, wanted, atol=1e-5) and source.flip
 
 
 def test_a_damaged_download_says_how_to_mend_it(home):

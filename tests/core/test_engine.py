@@ -215,3 +215,32 @@ def test_bad_work_is_refused_at_once(error, change):
 def test_a_missing_checkpoint_names_the_command_that_trains_one():
     with pytest.raises(NotHere, match="python -m core train --model resnet50 --dataset digits"):
         Work("resnet50", "digits").check()
+
+
+def test_large_models_give_way_after_64_pictures():
+    """Evaluating, watching while training, training, and asking a teacher: a waiting preview waits for one batch of these."""
+    from core import checkpoints, teachers, training, zoo
+    from core.architecture import Architecture
+    from core.datasets import load
+    from core.methods import apply as methods
+    from core.weights import Compressed
+
+    for model, pictures, batches in (("resnet50", 100, {64, 36}), ("squeezenet1_1", 300, {250, 50})):
+        subject = Compressed.of(zoo.build(model, 10, 32), Architecture(model, 10, 32))
+        seen = set()
+        subject.module.register_forward_pre_hook(lambda _module, given, seen=seen: seen.add(len(given[0])))
+        engine.predict(subject, load("digits"), Work(model, "digits", images=pictures), engine.Hooks())
+        assert seen - {1} == batches  # a single picture goes through to count its multiply-adds
+    assert max(methods.TRAINING_BATCH, teachers.BATCH, training.WATCH_BATCH) <= 64
+    assert checkpoints.settings("resnet50", 60_000)[2] <= 64 and checkpoints.settings("vgg16", 60_000)[2] <= 64
+
+
+def test_the_watch_between_epochs_gives_way_too(subject, context):
+    from core.methods.apply import apply
+    from core.methods.finetune import Finetune
+
+    seen = []
+    hook = subject.module.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    apply(Finetune(images=200), subject, context)
+    hook.remove()
+    assert max(seen) == 64 and sum(seen) == 200 + 400

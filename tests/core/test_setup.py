@@ -77,6 +77,14 @@ def test_help_is_the_default_and_names_every_target():
         assert shown.returncode == 0 and [line.split()[1] for line in shown.stdout.splitlines()] == list(TARGETS)
 
 
+def test_only_what_is_tested_wants_a_browser():
+    wants = {target: make(ROOT, "--dry-run", target).stdout for target in TARGETS}
+    assert {target for target, recipe in wants.items() if "tests/browser.py" in recipe} == {"test", "benchmark"}
+    assert "streamlit run dashboard.py" in wants["dashboard"] and "--tests" not in wants["dashboard"]
+    assert "playwright" in pins(TEST) and "playwright" not in pins(RUN)
+    assert "playwright" not in imported("core", "pages", "dashboard.py", ".setup")
+
+
 def test_an_old_python_is_one_sentence(tmp_path):
     for tool in ("make", "sh"):
         (tmp_path / tool).symlink_to(os.path.realpath(shutil.which(tool)))
@@ -261,3 +269,21 @@ def test_no_browser_at_all_is_one_sentence(tmp_path):
     variables = os.environ | {"PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "PLAYWRIGHT_DOWNLOAD_HOST": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == browser.NONE
+
+
+@pytest.mark.parametrize(("root", "apt"), [(True, True), (True, False), (False, True)])
+def test_debians_package_is_tried_before_playwrights_download(root, apt, tmp_path, monkeypatch, capsys):
+    """Which commands are run, and that the download is spared where the package brought a browser."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(browser.os, "geteuid", lambda: 0 if root else 1000)
+    monkeypatch.setattr(browser.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(browser, "playwrights_own", lambda: None)
+    found = browser.functools.cache(lambda: "/usr/bin/chromium" if apt and any("install" in command for command in ran) else None)
+    monkeypatch.setattr(browser, "find", found)
+    monkeypatch.setattr(browser, "quiet", ran.append)
+    browser.install()
+    by_apt = [["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]]
+    download = [[sys.executable, "-m", "playwright", "install", "chromium"]]
+    assert ran == (by_apt if root else []) + (download if not (root and apt) else [])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == bool(root) + (not (root and apt)) and all(re.search(r"about \d+ MB", line) for line in said)

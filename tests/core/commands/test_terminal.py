@@ -1,7 +1,13 @@
 """How commands speak: strict JSON, spoken units, progress with and without a terminal, the report of a run."""
 
+import fcntl
 import json
 import math
+import os
+import pty
+import struct
+import sys
+import termios
 
 import pytest
 
@@ -59,3 +65,54 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_then(capsys, monkeypatc
         " 35% m on d, train, 26 s left, epoch 1.4 of 4, loss 1.000", " 72% m on d, train, 11 s left, epoch 2.9 of 4, loss 1.000",
         "100% m on d, evaluate, validation 91.2 %",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Puts a terminal so many columns wide in place of standard error (0: one that has no size), and reads what was drawn on it."""
+    ours, theirs = pty.openpty()
+    stream = os.fdopen(theirs, "w", encoding="utf-8")
+    monkeypatch.setenv("TERM", "xterm")
+
+    def show(columns: int) -> None:
+        monkeypatch.setattr(sys, "stderr", stream)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+
+    def read() -> str:
+        stream.flush()
+        os.set_blocking(ours, False)
+        found = b""
+        while True:
+            try:
+                found += os.read(ours, 65536)
+            except BlockingIOError:
+                return found.decode()
+
+    yield show, read
+    stream.close()
+    os.close(ours)
+
+
+@pytest.mark.parametrize("columns", [0, 120])
+def test_progress_on_a_terminal_is_a_bar_that_goes_away(screen, columns, capsys):
+    show, read = screen
+    show(columns)
+    with terminal.Progress("m on d") as progress:
+        progress({"stage": "train", "fraction": 0.25, "curve": {"epoch": 1.0, "epochs": 4, "loss": 0.75, "seconds_left": 90}})
+        first = read()
+        progress({"stage": "evaluate", "fraction": 0.95})
+        second = read()
+    assert " 25 %|█████               | m on d, train, 1 min 30 s left, epoch 1.0 of 4" + (", loss 0.750" if columns else "") in first
+    assert " 95 %|███████████████████ | m on d, evaluate" in second and "loss" not in second.rpartition("evaluate")[2]
+    assert "\n" not in first + second  # one line, drawn over and over
+    assert read().rpartition("\r")[0].strip() == ""  # and wiped in the end
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_that_can_draw_nothing_gets_lines(screen, monkeypatch):
+    show, read = screen
+    show(80)
+    monkeypatch.setenv("TERM", "dumb")
+    with terminal.Progress("m on d") as progress:
+        progress({"stage": "evaluate", "fraction": 1.0, "metrics": {"top1": 91.25}})
+    assert read().splitlines() == ["100% m on d, evaluate, validation 91.2 %"]

@@ -1,0 +1,74 @@
+"""Cancelling what really computes: a real cluster with the real engine stops within a second, and its cores are free."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from core.cluster import connect
+from core.connection import stop_office
+from core.recipe import Recipe
+from core.store import CANCELLED, COMPLETE, RUNNING
+from core.turns import Turns
+from core.work import Work
+
+pytestmark = pytest.mark.slow
+RECIPES = {
+    "training": [{"step": "distill", "epochs": 50, "images": 4000}],
+    "evaluating": [{"step": "magnitude_prune", "sparsity": 0.37}],
+    "sharing weights": [{"step": "share_weights", "clusters": 200}, {"step": "finetune", "epochs": 50}],
+    "roundings": [{"step": "quantize", "weight_bits": 4}, {"step": "round_adaptively", "iterations": 2000, "images": 1000}],
+}
+STAGES = {"training": "train", "evaluating": "evaluate"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cancelling")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETOSCOPE_HOME", str(place / "home"))
+        patch.setenv("PARETOSCOPE_TURNS", str(place / "turns"))
+        patch.delenv("PARETOSCOPE_ENGINE", raising=False)
+        opened = connect()
+        warm = opened.submit(Work("squeezenet1_1", "digits", latency=False))["identity"]  # torch is imported
+        until(lambda: state(opened, warm) == COMPLETE)
+        yield opened
+        opened.close()
+        stop_office()
+
+
+def state(cluster, identity: str) -> str | None:
+    return (cluster.store.find(identity) or {}).get("state")
+
+
+def until(true, seconds: float = 120.0) -> float:
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < seconds, f"nothing within {seconds:g} seconds"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("doing", list(RECIPES))
+def test_it_stops_within_a_second(cluster, doing):
+    turns = Turns()
+    wanted = Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": RECIPES[doing]}), latency=False)
+    identity = cluster.submit(wanted)["identity"]
+    until(lambda: state(cluster, identity) == RUNNING)
+    if doing in STAGES:
+        until(lambda: cluster.store.find(identity)["stage"] == STAGES[doing])
+    else:
+        until(lambda: turns.held() > 0)
+    time.sleep(0.2)
+    assert state(cluster, identity) == RUNNING, "it was done too soon"
+    asked = time.monotonic()
+    cluster.cancel(identity)
+    until(lambda: state(cluster, identity) == CANCELLED, 1.0)
+    computing = asked
+    while time.monotonic() - asked < 1.5:  # between two batches a core is free for a moment: so look for half a second longer
+        if turns.held():
+            computing = time.monotonic()
+        time.sleep(0.001)
+    assert computing - asked < 1.0
+    assert cluster.store.find(identity)["message"] == "Cancelled."

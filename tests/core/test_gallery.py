@@ -1,0 +1,73 @@
+"""The gallery's command: what it measures, what it leaves as it is, and the table of it. On a tiny model, with two recipes."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from core import engine, gallery
+from core.__main__ import main
+from core.datasets import load
+from core.metrics import latency
+from core.recipe import Recipe
+from core.work import Work
+from tests import five_layers
+
+RECIPES = [Recipe(), Recipe.from_json({"steps": [{"step": "magnitude_prune", "sparsity": 0.5}]})]
+
+
+@pytest.fixture
+def tiny(five_layer_checkpoint, tmp_path, monkeypatch):
+    """A gallery of one model and two recipes, in a folder that is empty; latencies are measured in a few short blocks."""
+    for name, value in (("FOLDER", tmp_path), ("DATASET", "digits"), ("MODELS", (five_layers.NAME,)), ("recipes", lambda: list(RECIPES))):
+        monkeypatch.setattr(gallery, name, value)
+    monkeypatch.setattr(latency, "measure", functools.partial(latency.measure, blocks=6, block_seconds=0.003, others=lambda: lambda: 0.0))
+    gallery.runs.cache_clear()
+    yield tmp_path / f"{five_layers.NAME}.json"
+    gallery.runs.cache_clear()
+
+
+def test_build_measures_what_is_missing_and_nothing_twice(tiny, capsys, monkeypatch):
+    assert main(["gallery", "--build", "--no-latency"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["five_layers 1 of 2", "five_layers 2 of 2"] and "magnitude_prune" in said[1]
+    stored = json.loads(tiny.read_text())
+    assert [row["identity"] for row in stored] == [Work(five_layers.NAME, "digits", recipe).identity() for recipe in RECIPES]
+    assert all(row["metrics"]["latencies"] == [] and row["machine"]["cpu"] and row["date"] for row in stored)
+
+    monkeypatch.setattr(engine, "run", lambda *_, **__: pytest.fail("measured again"))
+    assert main(["gallery", "--build", "--model", five_layers.NAME]) == 0  # the latencies alone
+    again = json.loads(tiny.read_text())
+    for row, before in zip(again, stored, strict=True):
+        assert [entry["runtime"] for entry in row["metrics"]["latencies"]] == ["onnxruntime-float32", "pytorch-float32"]
+        assert row["metrics"]["deployed_bytes"] > 0 and row["baseline"]["latencies"]
+        for side in ("metrics", "baseline"):
+            assert {key: value for key, value in row[side].items() if key not in ("latencies", "deployed_bytes")}.items() <= before[side].items()
+    unchanged = tiny.read_bytes()
+    monkeypatch.setattr(engine, "timed", lambda *_, **__: pytest.fail("timed again"))
+    assert main(["gallery", "--build"]) == 0 and tiny.read_bytes() == unchanged
+
+
+def test_what_was_built_is_what_is_read_and_listed(tiny, capsys):
+    assert main(["gallery", "--build", "--no-latency"]) == 0
+    capsys.readouterr()
+    baseline, pruned = gallery.runs()
+    labels = load("digits").split("validation").labels
+    for row in (baseline, pruned):
+        assert row["metrics"]["top1"] == pytest.approx(100 * float(np.mean(np.frombuffer(row["predicted"], "<u2") == labels)))
+    assert main(["gallery", "--model", five_layers.NAME]) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["Model", "Recipe", "Top-1"] and "uncompressed" in first and "+0.00 (" in first
+    assert f"magnitude_prune 0.5  {pruned['metrics']['top1']:.2f} %" in second
+    assert f"{4 * baseline['metrics']['parameters'] / pruned['metrics']['artifact_bytes']:.1f} ×" in second
+    assert main(["gallery", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["runs"]
+    assert [row["identity"] for row in listed] == [baseline["identity"], pruned["identity"]] and not any("predicted" in row for row in listed)
+
+
+def test_another_model_is_refused(tiny, capsys):
+    assert main(["gallery", "--model", "resnet50"]) == 2
+    assert capsys.readouterr().err == "There is no model in the gallery named 'resnet50'; it takes one of five_layers.\n"

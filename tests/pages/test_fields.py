@@ -1,0 +1,77 @@
+"""Every step is drawn from its own fields: one widget a field, with its title and help, and what it is set to is what the step accepts."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import core.methods  # noqa: F401  (registers the steps)
+from core.recipe import STEPS, Param, params
+from tests.pages.test_explorer import asked_for, components, open_page
+
+
+def drawn(name: str) -> None:
+    from core.recipe import STEPS
+    from pages.ui import fields, state
+
+    fields.draw(STEPS.get(name)(), "f", lambda field, value, phase: state.session().setdefault("told", []).append((field, value, phase)))
+
+
+def page_of(name: str) -> AppTest:
+    page = AppTest.from_function(drawn, default_timeout=60, args=(name,)).run()
+    assert not page.exception
+    return page
+
+
+def widgets(page: AppTest) -> dict:
+    return {widget.key: widget for kind in (page.toggle, page.text_input, page.selectbox, page.segmented_control) for widget in kind}
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_every_field_is_a_widget_that_gives_what_it_takes(name):
+    page, step = page_of(name), STEPS.get(name)()
+    sliders = {entry["key"]: entry for entry in components(page, "paretoscope_slider")}
+    for spec in params(type(step)):
+        value, key = getattr(step, spec.name), f"f-{spec.name}"
+        if key in sliders:
+            found = sliders[key]
+            assert [found[fact] for fact in ("label", "help", "value", "low", "high", "step")] == [
+                spec.title, spec.help, value, spec.low, spec.high, spec.step
+            ]  # fmt: skip
+            assert spec.step and spec.low <= value <= spec.high
+            continue
+        widget = widgets(page)[key if key in widgets(page) else f"{key}-on"]
+        assert (widget.label, widget.help) == (spec.title, spec.help)
+        shown, wanted = another(spec, value)
+        widget.set_value(shown).run()
+        assert not page.exception and page.session_state["session"]["told"][-1] == (spec.name, wanted, "release")
+        assert spec.parse(wanted, spec.name) == wanted
+
+
+def another(spec: Param, value) -> tuple[object, object]:
+    """What a person sets the widget to, and the value that this means."""
+    if spec.type is bool:
+        return not value, not value
+    if spec.choices:
+        options = [None, *spec.choices] if spec.optional and None not in spec.choices else list(spec.choices)
+        at = (options.index(value) + 1) % len(options)
+        return at, options[at]
+    if spec.type is str:
+        return "features.*", "features.*"
+    return True, spec.type(spec.low)  # switched on; its slider comes with it
+
+
+@pytest.mark.parametrize("name", ["share_weights", "student"])
+def test_a_step_is_added_and_opened_in_its_chip(notes, name):
+    page = open_page(step=["calibrate_batchnorm"])
+    page.session_state["add-step"] = True
+    page.run()
+    offered = {button.key.removeprefix("add-") for button in page.button if button.key and button.key.startswith("add-")}
+    assert set(STEPS) <= offered
+    page.button(key=f"add-{name}").click().run()
+    at = next(at for at, step in enumerate(asked_for(page, "step")) if step.startswith(name))
+    page.session_state[f"chip-{at}"] = True
+    page.run()
+    assert not page.exception and page.button(key=f"remove-{at}")
+    page.button(key=f"remove-{at}").click().run()
+    assert asked_for(page, "step") == ["calibrate_batchnorm"]
