@@ -21,10 +21,19 @@ from torchvision.models import MaxVit, ShuffleNetV2, SwinTransformer, VisionTran
 from torchvision.models.maxvit import MBConv, PartitionAttentionLayer
 from torchvision.ops import MLP
 
+from core import zoo
+
 REMEMBERED = 32  # networks
 OUT, IN = "out", "in"
 CONVOLUTION, DEPTHWISE, LINEAR, NORM = "convolution", "depthwise", "linear", "norm"
 KINDS = {OPTYPE.CONV: CONVOLUTION, OPTYPE.DEPTHWISE_CONV: DEPTHWISE, OPTYPE.LINEAR: LINEAR, OPTYPE.BN: NORM}
+WHOLE = {  # family → why layers of it keep all of their channels
+    "ConvNeXt": "their channels are normalised together, as layer normalisation reads all of a place at once",
+    "MaxViT": "their channels are normalised together or belong to attention, and only what lies between can go",
+    "ShuffleNetV2": "their channels are shuffled and split between two branches",
+    "Swin Transformer": "their channels are normalised together or belong to attention, and only the hidden ones of each MLP can go",
+    "Vision Transformer": "their channels are normalised together or belong to attention, and only the hidden ones of each MLP can go",
+}
 PASSING = (OPTYPE.CONCAT, OPTYPE.RESHAPE, OPTYPE.SLICE)  # what channels pass through with no weight of its own
 
 
@@ -88,6 +97,11 @@ def untouched(module: nn.Module, found: list[Group]) -> list[str]:
     *paths, _classifier = (path for path, layer in module.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
     covered = {part.layer for group in found for part in group.parts if part.side == OUT}
     return [path for path in paths if path not in covered]
+
+
+def whole_because(model: str) -> str:
+    """Why layers of `model` are among the untouched, as the end of a sentence."""
+    return WHOLE.get(zoo.models().get(model, {}).get("family", ""), "their channels are shuffled, split or normalised together")
 
 
 _GROUPS: dict[tuple[str, int], list[Group]] = {}

@@ -1,97 +1,159 @@
-"""One-dimensional k-means: numbers into clusters, by Lloyd's iteration on the sorted numbers.
+"""One-dimensional k-means: numbers into clusters, by Lloyd's iteration on sorted numbers.
 
-A cluster of sorted numbers is a range, so an iteration costs a binary search a centre instead of a look at every number. The iteration
-ends in one of many optima, a third above the least error or worse where clusters are many. The start "exact" is the best partition of a
-thousand groups of neighbours, found by dynamic programming (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do.
+A cluster of sorted numbers is a range, so an iteration costs a binary search a centre instead of a look at every number. Many numbers are
+counted first, in the 2^16 buckets of float16, which are sorted already: they are looked at once. The iteration ends in one of many optima, a
+third above the least error or worse where clusters are many. The start "exact" is the best partition of some hundred groups of
+neighbours, found by dynamic programming (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 ITERATIONS = 1000
 STILL = 1e-6  # of the range: centres that moved no farther have settled
 DRAWN = 1 << 15  # numbers among which kmeans++ chooses its centres
-GROUPS = 1024  # of neighbours, that "exact" cuts between
+SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
+BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
+FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
+TABLE = 600  # groups up to which the error of every range of them is tabulated
+
+_HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+_FINITE = np.flatnonzero(np.isfinite(_HALVES))
+_ASCENDING = _FINITE[np.argsort(_HALVES[_FINITE], kind="stable")]  # buckets from that of −65504 to that of 65504
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Numbers in ascending order: values (m,) float32; before (m + 1,) how many numbers, and sums (m + 1,) what of them, lie before each. float64."""
+
+    values: np.ndarray
+    before: np.ndarray
+    sums: np.ndarray
+
+    @staticmethod
+    def of(values: np.ndarray, counts: np.ndarray | None = None) -> Tally:
+        wide = values.astype(np.float64)
+        before = np.arange(len(values) + 1.0) if counts is None else _running(counts)
+        return Tally(values, before, _running(wide if counts is None else wide * counts))
+
+    def at_ranks(self, ranks: np.ndarray) -> np.ndarray:
+        """The numbers of these ranks (0 for the smallest), float64."""
+        return self.values[np.searchsorted(self.before, ranks, side="right") - 1].astype(np.float64)
 
 
 def centres(numbers: np.ndarray, count: int, start: str, seed: int) -> np.ndarray:
-    """At most `count` centres (k,) float32, ascending, of numbers (n,); fewer where there are fewer distinct numbers.
+    """At most `count` centres (k,) float32, ascending, of the numbers (n,) that are not 0; fewer where there are fewer distinct numbers.
 
     `start`: near the least error (exact), evenly over the range (linear), over the ranks (density), or drawn by squared distance
     (kmeans++, arXiv:1203.6402).
     """
-    row = np.sort(numbers.astype(np.float32, copy=False))
-    if not row.size:
-        return np.zeros(0, np.float32)
-    distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size < 4 * count or row[count] == row[0] else None
-    if distinct is not None and distinct.size <= count:
-        return distinct
-    sums = np.concatenate([[0.0], np.cumsum(row, dtype=np.float64)])
-    found = _start(row, count, start, seed)
+    numbers = numbers.astype(np.float32, copy=False)
+    tally = _counted(numbers, count) if numbers.size > SORTED_BELOW else None
+    if tally is None:
+        row = np.sort(numbers[numbers != 0])
+        if row.size < 4 * count or row[count] == row[0] or row.size > SORTED_BELOW:
+            distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size else row
+            if distinct.size <= count:
+                return distinct
+        tally = Tally.of(row)
+    return np.unique(_lloyd(tally, _start(tally, count, start, seed)).astype(np.float32))
+
+
+def _counted(numbers: np.ndarray, count: int) -> Tally | None:
+    """The numbers that are not 0 by their float16 buckets, scaled so that the largest just fits; None where they fill too few buckets.
+
+    Scaling by a power of two is exact, and rounding is to nearest: a centre, a mean of many, moves by far less than a bucket.
+    """
+    import torch
+
+    largest = float(max(numbers.max(), -numbers.min()))
+    if not 0 < largest < np.inf:
+        return None
+    power = 15 - int(np.frexp(largest)[1])  # largest · 2^power lies in [2^14, 2^15)
+    scaled = torch.from_numpy(numbers) * 2.0**power if abs(power) < 100 else torch.from_numpy(np.ldexp(numbers, power))
+    counts = torch.bincount(scaled.half().view(torch.int16).int() & 0xFFFF, minlength=1 << 16).numpy()[_ASCENDING]
+    values = np.ldexp(_HALVES[_ASCENDING].astype(np.float32), -power)
+    filled = np.flatnonzero((counts > 0) & (values != 0))
+    return Tally.of(values[filled], counts[filled]) if filled.size >= BUCKETS_A_CLUSTER * count else None
+
+
+def _running(numbers: np.ndarray) -> np.ndarray:
+    """The sums of the first 0, 1, …, n numbers."""
+    return np.concatenate([[0.0], np.cumsum(numbers, dtype=np.float64)])
+
+
+def _lloyd(tally: Tally, found: np.ndarray) -> np.ndarray:
+    values = tally.values
+    reach = STILL * float(values[-1] - values[0])
     for _ in range(ITERATIONS):
-        ends = np.concatenate([[0], np.searchsorted(row, _between(found)), [row.size]])
-        sizes = np.diff(ends)
-        moved = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), found)
+        ends = np.concatenate([[0], np.searchsorted(values, (found[1:] + found[:-1]) / 2), [len(values)]])
+        sizes = np.diff(tally.before[ends])
+        moved = np.where(sizes > 0, np.diff(tally.sums[ends]) / np.maximum(sizes, 1), found)
         if (sizes == 0).any():
-            moved = _fill(row, moved, sizes, ends)
+            moved = _fill(values, moved, sizes, ends)
         change = np.abs(moved - found).max()
         found = moved
-        if change <= STILL * (row[-1] - row[0]):
+        if change <= reach:
             break
-    return np.unique(found.astype(np.float32))
+    return found
 
 
-def _between(found: np.ndarray) -> np.ndarray:
-    """The midpoints of neighbours as float32, never rounded down: as many float32 numbers lie below, and looking for them converts none."""
-    exact = (found[1:] + found[:-1]) / 2
-    rounded = exact.astype(np.float32)
-    return np.where(rounded < exact, np.nextafter(rounded, np.float32(np.inf)), rounded)
-
-
-def _start(row: np.ndarray, count: int, start: str, seed: int) -> np.ndarray:
+def _start(tally: Tally, count: int, start: str, seed: int) -> np.ndarray:
+    low, high, total = float(tally.values[0]), float(tally.values[-1]), int(tally.before[-1])
     if start == "exact":
-        return _exact(row, count)
+        return _exact(tally, count)
     if start == "linear":
-        return np.linspace(row[0], row[-1], count, dtype=np.float64)
+        return np.linspace(low, high, count)
     if start == "density":
-        return row[((np.arange(count) + 0.5) / count * row.size).astype(int)].astype(np.float64)
-    few = row[:: max(1, row.size // DRAWN)].astype(np.float64)
+        return tally.at_ranks(((np.arange(count) + 0.5) / count * total).astype(int))
+    few = tally.at_ranks(np.arange(0, total, max(1, total // DRAWN)))
     generator = np.random.default_rng(seed)
     found = [few[generator.integers(few.size)]]
     distance = (few - found[0]) ** 2
     while len(found) < count and distance.any():
         found.append(few[np.searchsorted(np.cumsum(distance), generator.random() * distance.sum(), side="right").clip(max=few.size - 1)])
         distance = np.minimum(distance, (few - found[-1]) ** 2)
-    return np.sort(np.concatenate([found, np.linspace(row[0], row[-1], count - len(found))]) if len(found) < count else np.array(found))
+    return np.sort(np.concatenate([found, np.linspace(low, high, count - len(found))]) if len(found) < count else np.array(found))
 
 
-def _fill(row: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _fill(values: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Centres that won no number go to the middle of the widest clusters, so that none is wasted."""
     empty = np.flatnonzero(sizes == 0)
-    spans = np.where(sizes > 1, row[np.maximum(ends[1:], 1) - 1] - row[np.minimum(ends[:-1], row.size - 1)], 0.0)
+    spans = np.where(sizes > 1, values[np.maximum(ends[1:], 1) - 1] - values[np.minimum(ends[:-1], len(values) - 1)], 0.0)
     widest = np.argsort(-spans, kind="stable")[: empty.size]
     moved = moved.copy()
     for place, cluster in zip(empty, widest):
         if spans[cluster] > 0:
-            moved[place] = row[ends[cluster]] + 0.25 * spans[cluster]
+            moved[place] = values[ends[cluster]] + 0.25 * spans[cluster]
     return np.sort(moved)
 
 
-def _exact(row: np.ndarray, count: int) -> np.ndarray:
-    """The means (count,) of the best cut of the sorted numbers into ranges, each a union of groups of neighbours.
+def _exact(tally: Tally, count: int) -> np.ndarray:
+    """The means (count,) of the best cut of the numbers into ranges, each a union of groups of neighbours.
 
     Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse.
     """
-    groups = max(GROUPS, 6 * count)
-    ranks = np.linspace(0, row.size, groups // 2 + 1)[:-1].astype(int)
-    wide = np.searchsorted(row, np.linspace(row[0], row[-1], groups // 2, dtype=np.float64))
-    starts = np.unique(np.concatenate([ranks, np.minimum(wide, row.size - 1)]))
-    numbers = row.astype(np.float64) - float(row.mean(dtype=np.float64))  # about 0, so that squares cancel less
-    weight = np.concatenate([[0.0], np.cumsum(np.diff(np.append(starts, row.size)))])
-    first = np.concatenate([[0.0], np.cumsum(np.add.reduceat(numbers, starts))])
-    second = np.concatenate([[0.0], np.cumsum(np.add.reduceat(np.square(numbers), starts))])
-    size = len(starts)
+    values, total = tally.values, tally.before[-1]
+    groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
+    ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
+    wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
+    starts = np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)]))
+    middle = tally.sums[-1] / total
+    borders = np.append(starts, len(values))
+    weight = tally.before[borders]
+    first = tally.sums[borders] - middle * weight  # about 0, so that squares cancel less
+    second = _running(np.square(values - middle) * np.diff(tally.before))[borders]
+    cuts = _cuts(weight, first, second, min(count, len(starts)))
+    means = np.diff(first[cuts]) / np.diff(weight[cuts]) + middle
+    return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))
+
+
+def _cuts(weight: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Where to cut g groups into `count` ranges of least squared error, from 0 to g, by the groups' running weights and moments (g + 1,)."""
+    size = len(weight) - 1
 
     def spread(begin, end):
         """Squared error of groups begin … end − 1 as one cluster."""
@@ -99,18 +161,23 @@ def _exact(row: np.ndarray, count: int) -> np.ndarray:
         return second[end] - second[begin] - total * total / np.maximum(weight[end] - weight[begin], 1)
 
     ends = np.arange(size + 1)
+    table = np.where(ends[None, :] < ends[:, None], spread(ends[None, :], ends[:, None]), np.inf) if size <= TABLE else None  # (end, begin)
     least = spread(np.zeros(size + 1, int), ends)
-    cuts = []
-    for clusters in range(2, min(count, size) + 1):
-        least, cut = _one_more(least, spread, size, clusters)
-        cuts.append(cut)
+    least[0] = np.inf  # a cluster is not empty
+    steps = []
+    for clusters in range(2, count + 1):
+        if table is None:
+            least, cut = _one_more(least, spread, size, clusters)
+        else:
+            errors = table + least
+            cut = errors.argmin(1)
+            least = errors[ends, cut]
+        steps.append(cut)
     borders, end = [size], size
-    for cut in reversed(cuts):
+    for cut in reversed(steps):
         end = int(cut[end])
         borders.append(end)
-    borders = np.unique(np.append(borders, 0))
-    means = np.diff(first[borders]) / np.diff(weight[borders]) + float(row.mean(dtype=np.float64))
-    return means if means.size == count else np.sort(np.concatenate([means, np.linspace(row[0], row[-1], count - means.size)]))
+    return np.unique(np.append(borders, 0))
 
 
 def _one_more(before: np.ndarray, spread, size: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:

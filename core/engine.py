@@ -70,11 +70,15 @@ def run(
     """Apply the recipe to the checkpoint and measure what came out, as the baseline was measured.
 
     `turn` is entered around every piece of computing, `exclusive` around latency measurements; either may wait or raise
-    `Cancelled`. `report` receives progress. The packed model is written to `artifact` when that is given.
+    `Cancelled`. `report` receives progress, and `notes` as soon as a step has some to make. The packed model is written to `artifact` when that is given.
     """
+    from core.methods.apply import check_fits
+
     hooks = Hooks(turn, exclusive, report, book)
     started = time.monotonic()
     dataset = load(work.dataset)
+    with hooks.turn():
+        check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
     base, base_predictions, base_metrics = measured_baseline(work, hooks)
 
     compress_started = time.monotonic()
@@ -161,7 +165,10 @@ def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
     steps = work.recipe.steps
     for number in range(first, len(steps)):
         hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
+        told = len(subject.notes)
         _apply(work, number, subject, dataset, hooks)
+        if subject.notes[told:]:  # said at once, since a training may follow
+            hooks.report({"fraction": COMPRESS_SHARE * (number + 1) / len(steps), "notes": subject.notes[told:]})
         if steps[number].kind == TRAIN:
             prefixes.keep(work.prefix_key(number + 1), subject)
     return subject

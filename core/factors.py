@@ -20,9 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from core import eigen
+
 SVD, TUCKER = "svd", "tucker"
 RANKS = {SVD: 1, TUCKER: 2}
 PIECE = 2_000_000_000  # multiply-adds in float64: about 0.1 s of one thread
+WHOLE = 1280  # rows up to which LAPACK finds all eigenvectors within half a second
 REMEMBERED_BYTES = 192 * 1024**2
 Turn = Callable[[], contextlib.AbstractContextManager]
 
@@ -124,6 +127,11 @@ def _spectrum(matrix: Tensor, turn: Turn) -> Spectrum:
         with turn():
             part = part.double()
             gram.addmm_(part, part.T)
+    if rows > WHOLE:
+        found = eigen.eigh(gram.numpy(), turn)
+        with turn():
+            squares, vectors = map(torch.from_numpy, found)
+            return Spectrum(squares.clamp_(min=0), vectors.float())
     with turn():
         squares, vectors = torch.linalg.eigh(gram)
         return Spectrum(squares.flip(0).clamp_(min=0), vectors.flip(1).float())
@@ -157,15 +165,22 @@ def _kernels(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
     return matrix.reshape(rows, height, width, inputs).permute(0, 3, 1, 2)
 
 
-def svd(weight: Tensor, rank: int, side: Spectrum) -> list[Tensor]:
+def svd(weight: Tensor, rank: int, side: Spectrum, turn: Turn = contextlib.nullcontext) -> list[Tensor]:
     """The factors' weights of the best approximation of this rank, `side` being the weight's spectrum by `shorter`.
 
     With W = U·S·Vᵀ as a matrix (O, h·w·I), the first is S_r½·V_rᵀ (r, I, h, w) and the last U_r·S_r½ (O, r, 1, 1); linear layers alike.
     """
     matrix, vectors = by_output(weight), side.vectors[:, :rank]
-    first, last = (vectors.T @ matrix, vectors) if matrix.shape[0] <= matrix.shape[1] else (vectors.T, matrix @ vectors)
+    wide = matrix.shape[0] <= matrix.shape[1]
+    long = matrix if wide else matrix.T  # (m, n), m ≤ n
+    projected = torch.empty(rank, long.shape[1])
+    columns = max(1, 2 * PIECE // (rank * len(vectors)))
+    for low in range(0, long.shape[1], columns):
+        with turn():
+            projected[:, low : low + columns] = vectors.T @ long[:, low : low + columns]
+    first, last = (projected, vectors) if wide else (vectors.T, projected.T)
     shapes = factor_shapes([SVD, rank], tuple(weight.shape))
-    return _finished(weight, [_kernels(first, shapes[0]), _kernels(last, shapes[1])])
+    return _finished(weight, [_kernels(first, shapes[0]), _kernels(last, shapes[1])], turn)
 
 
 def tucker(
@@ -187,7 +202,7 @@ def tucker(
         out = _spectrum(projected, turn).vectors[:, :b]
     with turn():
         core = _along_output(_along_input(kernel, into), out)  # (b, a, h, w)
-        return _finished(kernel, [into.T[:, :, None, None], core, out[:, :, None, None]])
+    return _finished(kernel, [into.T[:, :, None, None], core, out[:, :, None, None]], turn)
 
 
 def _along_output(kernel: Tensor, basis: Tensor) -> Tensor:
@@ -200,14 +215,20 @@ def _along_input(kernel: Tensor, basis: Tensor) -> Tensor:
     return (_places_first(kernel) @ basis).permute(0, 3, 1, 2)
 
 
-def _finished(weight: Tensor, parts: list[Tensor]) -> list[Tensor]:
+def _finished(weight: Tensor, parts: list[Tensor], turn: Turn) -> list[Tensor]:
     """The parts made equally large; inputs and outputs that the weight ignores are ignored exactly."""
-    sizes, shape = by_output(weight).abs(), tuple(weight.shape)
-    reads = _kernels(sizes.amax(0, keepdim=True) > 0, (1, *shape[1:]))  # (1, I, h, w)
-    parts[0] = parts[0] * (reads if parts[0].shape[1:] == shape[1:] else reads.any(-1, keepdim=True).any(-2, keepdim=True))
-    parts[-1] = parts[-1] * (sizes.amax(1) > 0).view(-1, *(1,) * (len(shape) - 1))
+    shape = tuple(weight.shape)
+    with turn():
+        used = by_output(weight) != 0
+        reads = _kernels(used.any(0, keepdim=True), (1, *shape[1:]))  # (1, I, h, w)
+        makes = used.any(1).view(-1, *(1,) * (len(shape) - 1))
+    with turn():
+        parts[0] = parts[0] * (reads if parts[0].shape[1:] == shape[1:] else reads.any(-1, keepdim=True).any(-2, keepdim=True))
+    with turn():
+        parts[-1] = parts[-1] * makes
     for number in range(len(parts) - 1):
-        parts[number], parts[number + 1] = _balanced(parts[number], parts[number + 1])
+        with turn():
+            parts[number], parts[number + 1] = _balanced(parts[number], parts[number + 1])
     return parts
 
 

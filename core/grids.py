@@ -193,7 +193,9 @@ class Codebook(Grid):
         return max(1, math.ceil(math.log2(max(2, len(self.entries) - 1))))
 
     def value(self) -> Tensor:
-        return self.entries[self.codes.long()]
+        from core.weights import flat, unflat
+
+        return unflat(self.entries.index_select(0, flat(self.codes).int()), self.codes)
 
     def round(self, latent: Tensor) -> Codebook:
         return replace(self, codes=nearest(latent, self.entries))
@@ -286,7 +288,9 @@ class Floats(Grid):
 
 def nearest(latent: Tensor, entries: Tensor) -> Tensor:
     """int16 codes of the entries (K + 1,) nearest to `latent`; 0 stands for exact 0 only, which the first entry is."""
-    clusters = entries[1:]
+    from core.weights import flat, unflat
+
+    clusters, row = entries[1:], flat(latent)
     between = (clusters[1:] + clusters[:-1]) / 2
-    codes = torch.bucketize(latent.contiguous(), between).add_(1)
-    return codes.masked_fill_(latent == 0, 0).to(torch.int16)
+    codes = torch.bucketize(row, between, out_int32=True).to(torch.int16).add_(1)
+    return unflat(codes.mul_(row != 0), latent)

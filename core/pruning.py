@@ -160,20 +160,26 @@ def _measure_entropies(module, paths: list[str], context, count: int) -> list:
     layers = {path: module.get_submodule(path) for path in paths}
     norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     pooled: dict[str, list] = {path: [] for path in paths}
+    normed: set[str] = set()  # layers of which the first batch has shown that a batch norm follows at once
+    scratch: dict[tuple, object] = {}
     last = ["", None]  # the layer that ran last, and what it put out
 
     def fired(output, channels_at: int):
-        return output.clamp_min(0).movedim(channels_at, -1).reshape(batch, -1, output.shape[channels_at]).mean(1)  # (B, C)
+        key = (output.shape, output.stride())
+        if key not in scratch:  # fresh memory costs as much as the arithmetic
+            scratch[key] = torch.empty_like(output)
+        return torch.clamp_min(output, 0, out=scratch[key]).movedim(channels_at, -1).reshape(batch, -1, output.shape[channels_at]).mean(1)  # (B, C)
 
     def after_layer(path: str):
         def hook(layer, _inputs, output):
-            pooled[path].append(fired(output, 1 if isinstance(layer, torch.nn.Conv2d) else -1))
+            pooled[path].append(None if path in normed else fired(output, 1 if isinstance(layer, torch.nn.Conv2d) else -1))
             last[:] = path, output
 
         return hook
 
     def after_norm(_norm, inputs, output):
         if inputs[0] is last[1]:
+            normed.add(last[0])
             pooled[last[0]][-1] = fired(output, 1)
 
     hooks = [layer.register_forward_hook(after_layer(path)) for path, layer in layers.items() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))]
@@ -200,10 +206,12 @@ def histogram_entropy(values, bins: int = ENTROPY_BINS):
 
     values = values.double()
     low, span = values.amin(0), values.amax(0) - values.amin(0)
-    place = ((values - low) * (bins / span.clamp_min(1e-300))).long().clamp_(0, bins - 1)  # (n, C)
-    counts = torch.zeros(values.shape[1], bins, dtype=torch.float64)
-    counts.scatter_add_(1, place.T, torch.ones_like(values.T))
-    return torch.special.entr(counts / len(values)).sum(1) / np.log(2)
+    place = ((values - low) * (bins / span.clamp_min(1e-300))).int().clamp_(0, bins - 1)  # (n, C)
+    place += torch.arange(0, values.shape[1] * bins, bins, dtype=torch.int32)
+    counts = torch.bincount(place.reshape(-1), minlength=values.shape[1] * bins)
+    shares = torch.arange(len(values) + 1, dtype=torch.float64) / len(values)
+    bits = torch.special.entr(shares) / np.log(2)  # of every count that there can be
+    return bits[counts].view(-1, bins).sum(1)
 
 
 _REMEMBERED: dict[tuple, list] = {}

@@ -119,6 +119,7 @@ class Step:
     before_grid: ClassVar[bool] = False  # of a step that changes no shapes, and yet has to come before every grid
     behind_grid: ClassVar[bool] = False  # of a step that takes away what rounding did, so that nothing may have made up for it since
     makes_up: ClassVar[bool] = False  # of a repair that makes up for what rounding did, as training does
+    fills_zeros: ClassVar[bool] = False  # whether zeros scattered among the weights are lost in it
 
     def __post_init__(self):
         for spec in params(type(self)):
@@ -145,6 +146,25 @@ class Step:
     def weights_after(self, names: list[str]) -> list[str]:
         """The names of the weights that the next step may meet; overridden where a step splits layers."""
         return names
+
+    def undone_by(self, later: Step) -> str:
+        """Why `later`, somewhere after this step and on the same layers, takes its work away, and what keeps it; "" where it does not."""
+        if self.kind == GRID and later.kind == GRID:
+            return f"{later.name} puts the weights on a grid of its own; keep one of the two, or give them different layers"
+        if self.kind == PRUNE and later.fills_zeros:
+            return f"{later.name} fills scattered zeros in; put {self.name} after {later.name}"
+        return ""
+
+    def idle(self, before: tuple[Step, ...], facts: Mapping[str, Any]) -> str:
+        """Why this step changes nothing after those before it, of a model of which the model list says `facts`; "" where it does."""
+        if self.kind != PRUNE or not hasattr(self, "sparsity") or getattr(self, "threshold", None) is not None:
+            return ""
+        for earlier in reversed(before):
+            if earlier.kind == STRUCTURE:  # a share of other weights
+                return ""
+            if type(earlier) is type(self) and earlier.sparsity >= self.sparsity and dataclasses.replace(earlier, sparsity=self.sparsity) == self:
+                return f"{self.name} before it prunes as much already"
+        return ""
 
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
@@ -218,6 +238,21 @@ class Recipe:
         """16 hexadecimal digits of BLAKE2b over `canonical()`."""
         return digest(self.canonical())
 
+    def warnings(self, names: list[str] | None = None) -> list[str]:
+        """A sentence for every step whose work a later one undoes, which is allowed and rarely meant.
+
+        `names` are the weights of the model, by which patterns of layers are compared; without them, as texts.
+        """
+        said = []
+        for number, step in enumerate(self.steps):
+            reasons = ((later, step.undone_by(later)) for later in self.steps[number + 1 :] if _meet(step, later, names))
+            later, reason = next(((later, reason) for later, reason in reasons if reason), (None, ""))
+            if reason:
+                said.append(f"{step.name} is undone by {later.name}, because {reason}.")
+        if any(step.first for step in self.steps) and not any(step.kind == TRAIN for step in self.steps):
+            said.append(f"{self.steps[0].name} leaves its weights random, because no training follows; put a distill or finetune step after it.")
+        return said
+
     def prefix(self, length: int) -> Recipe:
         """The recipe of the first `length` steps, with the same seed."""
         return Recipe(self.steps[:length], self.seed)
@@ -270,6 +305,14 @@ def choose(names: list[str], layers: str, whole: Mapping[str, str] | None = None
 
 def _layer(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def _meet(step: Step, later: Step, names: list[str] | None) -> bool:
+    """Whether two steps have layers in common; a step without such a field touches all of them."""
+    one, other = (getattr(each, "layers", "all") for each in (step, later))
+    if names is None:
+        return one == other or "all" in (one, other)
+    return not set(choose(names, one)).isdisjoint(choose(names, other))
 
 
 def check_order(steps: tuple[Step, ...]) -> None:

@@ -59,6 +59,7 @@ class Job:
     pool: str = ""
     future: object = None
     curve: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_quick(self) -> bool:
@@ -210,7 +211,7 @@ class Scribe:
         elif job is None or job.key != message["key"]:
             return
         elif "started" in event:
-            job.curve = []
+            job.curve, job.notes = [], []
             self._change(job.identity, state=RUNNING, fraction=0.0, stage=None, preview=None, curve=None, seconds_left=None, attempts=job.attempts)
         else:
             self._progress(job, event)
@@ -219,6 +220,9 @@ class Scribe:
         values = {name: event[name] for name in ("fraction", "stage", "seconds_left") if name in event}
         if "metrics" in event:
             values["preview"] = {name: event[name] for name in ("metrics", "difference", "before_recovery") if name in event}
+        if "notes" in event and "metrics" not in event:  # what a step could not do; the metrics will say so again
+            job.notes += event["notes"]
+            values["preview"] = {"notes": list(job.notes)}
         if "curve" in event:
             point = event["curve"]
             job.curve.append({name: point[name] for name in ("epoch", "loss", "top1") if name in point})

@@ -125,14 +125,14 @@ class Job:
             yield pause
 
     def report(self, event: dict) -> None:
-        """Pass on the engine's progress, at most five times a second; new metrics, a new stage and whole epochs at once."""
+        """Pass on the engine's progress, at most five times a second; new metrics, notes, a new stage and whole epochs at once."""
         self.check()
         event = dict(event)
         if "loss" in event:  # a bare training, whose events are points of its curve
             event = {"fraction": event["fraction"], "stage": "train", "curve": event}
         self._unsent |= event
         point = event.get("curve", {})
-        news = "metrics" in event or "top1" in point or event.get("stage", self._stage) != self._stage
+        news = "metrics" in event or "notes" in event or "top1" in point or event.get("stage", self._stage) != self._stage
         if news or time.monotonic() - self._sent_at >= SECONDS_BETWEEN_REPORTS:
             self._sent_at, self._stage = time.monotonic(), event.get("stage", self._stage)
             self.send(self._unsent)

@@ -68,6 +68,16 @@ class Work:
             zoo.check_reads(self._last_model(), checkpoint.input_size)
         return checkpoint
 
+    def warnings(self) -> list[str]:
+        """A sentence for every step that changes nothing of this model, or whose work a later one undoes; nothing is refused for it."""
+        said, model, steps = [], self.model, self.recipe.steps
+        for number, step in enumerate(steps):
+            reason = step.idle(steps[:number], zoo.models()[model])
+            if reason:
+                said.append(f"{step.name} changes nothing, because {reason}.")
+            model = step.model_after(model)
+        return said + self.recipe.warnings(zoo.models()[model]["weights"])
+
     def _last_model(self) -> str:
         """The model that is measured in the end: the student's, where the recipe has one."""
         return functools.reduce(lambda model, step: step.model_after(model), self.recipe.steps, self.model)

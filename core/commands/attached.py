@@ -56,6 +56,7 @@ def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
         try:
             for row in cluster.follow(identity):
                 points = {"curve": row["curve"][-1]} if row.get("curve") else {}
+                points |= {"notes": (row.get("preview") or {}).get("notes", ())}
                 progress({"fraction": row["fraction"], "stage": row["stage"] or "waiting", "seconds_left": row["seconds_left"]} | points)
         except KeyboardInterrupt:
             cluster.cancel(identity)

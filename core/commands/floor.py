@@ -41,6 +41,7 @@ def find_floor(given) -> None:
     vary = floor.Vary.parse(given.vary, recipe)
     work = Work(given.model, given.dataset, recipe, given.split, given.images, latency=False)
     work.check()
+    terminal.warn(work.warnings())
     started = time.monotonic()
     with terminal.Progress(f"{work.model} on {work.dataset}") as progress:
         found = _search(work, vary, given.min_top1, progress)

@@ -43,6 +43,7 @@ def run_recipe(given) -> None:
     if given.artifact is not None:
         check_writable(given.artifact)
     work.check()
+    terminal.warn(work.warnings())
     from core.commands.attached import measured
 
     with terminal.Progress(f"{work.model} on {work.dataset}") as progress:

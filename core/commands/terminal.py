@@ -18,6 +18,12 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+def warn(sentences: Sequence[str]) -> None:
+    """What a person should know before the work begins."""
+    for sentence in sentences:
+        say(f"Warning: {sentence}")
+
+
 def print_json(value: dict) -> None:
     """One object on one line. What is not a finite number becomes null: JSON has no NaN."""
     print(json.dumps(finite(value), allow_nan=False))
@@ -82,6 +88,7 @@ class Progress:
     def __init__(self, title: str):
         self.title = title
         self.last: dict = {}
+        self._noted: set[str] = set()
         self._spoken = time.monotonic()
         self._bar = None
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -101,6 +108,7 @@ class Progress:
     def __call__(self, event: dict) -> None:
         if event.get("stage", self.last.get("stage")) != self.last.get("stage"):
             self.last = {}
+        self._note(event.get("notes", ()))
         event = event | event.get("curve", {}) | ({"top1": event["metrics"]["top1"]} if event.get("metrics") else {})
         self.last |= event
         line = ", ".join([self.title, *self._facts()])
@@ -111,6 +119,15 @@ class Progress:
         elif time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES or "top1" in event:
             self._spoken = time.monotonic()
             say(f"{fraction:4.0%} {line}")
+
+    def _note(self, notes: Sequence[str]) -> None:
+        """What a step could not do, once, while there is still time to think again."""
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                if self._bar is not None:
+                    self._bar.clear()
+                say(f"Note: {note}")
 
     def _facts(self):
         event = self.last

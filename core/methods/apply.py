@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from core.recipe import Step
+from core.recipe import STRUCTURE, Step
 
 if TYPE_CHECKING:
     from core.datasets import Dataset
@@ -109,3 +109,24 @@ def applies(step_type: type[Step]) -> Callable[[Apply], Apply]:
 def apply(step: Step, subject: Compressed, context: Context) -> None:
     """Apply one step in place."""
     _APPLY[type(step)](step, subject, context)
+
+
+Fits = Callable[[Step, "Compressed"], object]
+_FITS: dict[type[Step], Fits] = {}
+
+
+def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
+    """Decorator: this function raises `BadRecipe` when steps of that type find nothing to do in a network. It changes nothing but notes."""
+
+    def enter(function: Fits) -> Fits:
+        _FITS[step_type] = function
+        return function
+
+    return enter
+
+
+def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
+    """Refuse the first step that changes shapes where it does not fit `subject`, before anything is trained or measured. Those after it meet other shapes."""
+    first = next((step for step in steps if step.kind == STRUCTURE), None)
+    if type(first) in _FITS:
+        _FITS[type(first)](first, replace(subject, notes=[]))

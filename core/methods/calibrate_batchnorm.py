@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from core.methods.apply import applies
-from core.recipe import REPAIR, Step, param, register
+from core.recipe import PRUNE, REPAIR, STRUCTURE, TRAIN, Step, param, register
 
 
 @register
@@ -25,6 +26,18 @@ class CalibrateBatchnorm(Step):
 
     images: int = param(1000, 50, 2000, 50, unit="pictures", help="Calibration pictures to re-estimate the statistics on.")
 
+    def undone_by(self, later: Step) -> str:
+        if later.name == self.name:
+            return "the later one averages the statistics anew; leave one of the two out"
+        if later.kind == TRAIN:
+            return f"{later.name} averages the statistics anew; put {self.name} after {later.name}"
+        if later.kind in (PRUNE, STRUCTURE):  # a grid moves them little
+            return f"{later.name} changes the weights that the statistics were taken with; put {self.name} after {later.name}"
+        return ""
+
+    def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
+        return "" if facts.get("batch_norm", True) else f"{facts['name']} has no batch norm"
+
 
 @applies(CalibrateBatchnorm)
 def apply(step: CalibrateBatchnorm, subject, context) -> None:
@@ -33,7 +46,7 @@ def apply(step: CalibrateBatchnorm, subject, context) -> None:
 
     norms = [layer for layer in subject.module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not norms:
-        subject.notes.append(f"{subject.architecture.model} has no batch norm, so there was nothing to repair.")
+        subject.notes.append(f"calibrate_batchnorm changes nothing, because {subject.architecture.model} has no batch norm.")
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from core import pruning, zoo
 from core.errors import BadRecipe
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import STRUCTURE, Step, layers_param, param, register
 
 NARROWEST = 1 / 3  # no layer keeps less than this part of the share that the whole model keeps
@@ -56,31 +56,13 @@ class ChannelPrune(Step):
             raise BadRecipe(f"{self.name} cannot rank the channels of {model} by bn_scale, because it has no batch norm; take l1, l2 or taylor.")
 
 
-@applies(ChannelPrune)
-def apply(step: ChannelPrune, subject, context) -> None:
-    import torch
-
+@fits(ChannelPrune)
+def removable_groups(step: ChannelPrune, subject) -> list:
+    """The groups all of whose makers are chosen, and which the importance can rank; raises `BadRecipe` when none is left."""
     from core import channels
 
-    step.check_model(subject.architecture.model)
     names = set(subject.chosen(step.layers))
-    if step.sparsity == 0:
-        return
-    with context.turn():
-        found = channels.groups(subject.module, subject.architecture.input_size)
-    groups = _choose(step, found, names, subject)
-    scores = _score(step, groups, subject, context)
-    removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
-    with context.turn():
-        channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
-    whole = len(channels.untouched(subject.module, found))
-    if whole:
-        subject.notes.append(f"channel_prune left {whole} layers at full width, because their channels are shuffled, split or normalised together.")
-    subject.rebuild()
-
-
-def _choose(step: ChannelPrune, groups: list, names: set[str], subject) -> list:
-    """The groups all of whose makers are among `names`, and which the importance can rank; raises `BadRecipe` when none is left."""
+    groups = channels.groups(subject.module, subject.architecture.input_size)
     within = [group for group in groups if all(f"{part.layer}.weight" in names for part in group.makers())]
     if not within:
         raise BadRecipe(
@@ -95,6 +77,29 @@ def _choose(step: ChannelPrune, groups: list, names: set[str], subject) -> list:
     if len(ranked) < len(within):
         subject.notes.append(f"channel_prune left {len(within) - len(ranked)} layers whole, because no batch norm follows that ranks their channels.")
     return ranked
+
+
+@applies(ChannelPrune)
+def apply(step: ChannelPrune, subject, context) -> None:
+    import torch
+
+    from core import channels
+
+    step.check_model(subject.architecture.model)
+    subject.chosen(step.layers)  # patterns that match nothing are refused at any sparsity
+    if step.sparsity == 0:
+        return
+    with context.turn():
+        groups = removable_groups(step, subject)
+    scores = _score(step, groups, subject, context)
+    removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
+    found = channels.groups(subject.module, subject.architecture.input_size)
+    with context.turn():
+        channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
+    whole = len(channels.untouched(subject.module, found))
+    if whole:
+        subject.notes.append(f"channel_prune left {whole} layers at full width, because {channels.whole_because(subject.architecture.model)}.")
+    subject.rebuild()
 
 
 def _score(step: ChannelPrune, groups: list, subject, context) -> list:

@@ -38,6 +38,9 @@ class ContributionPrune(Step):
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Labelled calibration pictures of each of up to 256 evaluations.")
     layers: str = layers_param()
 
+    def undone_by(self, later: Step) -> str:
+        return ""  # whole filters stay zero in factors, too
+
     def check_layers(self, names: list[str]) -> None:
         pruning.filter_layers(self, choose(names, self.layers), names[-1])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from core.methods.apply import applies
-from core.recipe import REPAIR, Step, param, register
+from core.recipe import GRID, REPAIR, Step, param, register
 
 
 @register
@@ -28,6 +29,16 @@ class CorrectBias(Step):
 
     images: int = param(500, 50, 2000, 50, unit="pictures", help="Calibration pictures that the means are taken over.")
 
+    def undone_by(self, later: Step) -> str:
+        if later.kind == GRID:
+            return f"{later.name} makes errors of its own; put {self.name} after {later.name}"
+        if later.name == "calibrate_batchnorm":
+            return f"{later.name} takes the means of batch norms anew, which hold the correction; leave one of the two out"
+        return ""
+
+    def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
+        return "" if any(step.kind == GRID for step in before) else "no step before it puts weights on a grid"
+
 
 @applies(CorrectBias)
 def apply(step: CorrectBias, subject, context) -> None:
@@ -38,7 +49,7 @@ def apply(step: CorrectBias, subject, context) -> None:
 
     rounded = {name.rpartition(".")[0]: weight for name, weight in subject.weights.items() if weight.grid is not None and _touches(subject, name)}
     if not rounded:
-        subject.notes.append("correct_bias found no weight on a grid, so there was nothing to correct.")
+        subject.notes.append("correct_bias changes nothing, because no step before it puts weights on a grid.")
         return
     graph = trace(subject.module)
     norms = {convolution.target: layer_of(norm, subject.module) for convolution, norm in pairs(subject.module, graph)}

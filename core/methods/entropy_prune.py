@@ -43,6 +43,9 @@ class EntropyPrune(Step):
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures that filters are watched on; weights need none.")
     layers: str = layers_param()
 
+    def undone_by(self, later: Step) -> str:
+        return "" if self.granularity == "filter" else super().undone_by(later)  # whole filters stay zero in factors
+
     def check_layers(self, names: list[str]) -> None:
         found = choose(names, self.layers)
         if self.granularity == "filter":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.errors import BadRecipe
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import STRUCTURE, Step, choose, layers_param, param, register
 
 ROUNDS = 3  # of higher-order orthogonal iteration; a preview makes none
@@ -32,6 +32,7 @@ class Factorize(Step):
     name: ClassVar[str] = "factorize"
     title: ClassVar[str] = "Factor layers"
     kind: ClassVar[str] = STRUCTURE
+    fills_zeros: ClassVar[bool] = True
 
     method: str = param("svd", choices=("svd", "tucker"), help="Two factors of each weight as a matrix, or three of a kernel (tucker).")
     energy: float = param(0.9, 0.0, 1.0, 0.01, help="Share of each weight's squared norm that its factors keep; decides the rank.", harder="down")
@@ -45,19 +46,27 @@ class Factorize(Step):
         return [*names[:-1], *parts, names[-1]]
 
 
-@applies(Factorize)
-def apply(step: Factorize, subject, context) -> None:
+@fits(Factorize)
+def replaceable_layers(step: Factorize, subject) -> list[str]:
+    """The paths of the chosen layers that factors can stand in for; raises `BadRecipe` when that is none."""
     from core.architecture import replaceable
 
-    names = subject.chosen(step.layers)
-    with context.turn():
-        found = replaceable(subject.module, subject.architecture.input_size)
-    paths = [path for path in (name.rpartition(".")[0] for name in names) if path in found and path.rpartition(".")[0] not in subject.architecture.factors]
+    found, factors = replaceable(subject.module, subject.architecture.input_size), subject.architecture.factors
+    chosen = (name.rpartition(".")[0] for name in subject.chosen(step.layers))
+    paths = [path for path in chosen if path in found and path.rpartition(".")[0] not in factors]
     if not paths:
         raise BadRecipe(
             f"factorize finds no layer to factor in layers {step.layers!r} of {subject.architecture.model}, because grouped convolutions, "
             "attention and what is a factor already stay whole."
         )
+    return paths
+
+
+@applies(Factorize)
+def apply(step: Factorize, subject, context) -> None:
+    names = subject.chosen(step.layers)
+    with context.turn():
+        paths = replaceable_layers(step, subject)
     rounds = ROUNDS if context.images_at_most is None else 0
     made, done, total = {}, 0, sum(subject.value(f"{path}.weight").numel() for path in paths)
     for path in paths:
@@ -88,8 +97,7 @@ def _factors(step: Factorize, weight, rounds: int, turn) -> tuple[list, list] | 
     form = ["svd", _share(step.rank, side) if step.rank is not None else side.rank_keeping(step.energy)]
     if not factors.saves(form, shape):
         return None
-    with turn():
-        return form, factors.svd(weight, form[1], side)
+    return form, factors.svd(weight, form[1], side, turn)
 
 
 def _tucker_ranks(step: Factorize, into, out, places: int) -> tuple[int, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from core.methods.apply import applies
-from core.recipe import REPAIR, Step, param, register
+from core.recipe import GRID, REPAIR, TRAIN, Step, param, register
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # of the sigmoid, so that it can reach 0 and 1
 RATE = 0.02
@@ -33,6 +34,14 @@ class RoundAdaptively(Step):
     images: int = param(200, 50, 1000, 50, unit="pictures", help="Calibration pictures whose values between layers are reproduced.")
     iterations: int = param(200, 20, 2000, 20, unit="updates", help="Updates of the roundings of each layer.")
 
+    def undone_by(self, later: Step) -> str:
+        if later.kind not in (GRID, TRAIN):
+            return ""
+        return f"{later.name} rounds the weights to nearest again; put {self.name} after {later.name}"
+
+    def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
+        return "" if any(step.kind == GRID for step in before) else "no step before it puts weights on a uniform grid"
+
 
 @applies(RoundAdaptively)
 def apply(step: RoundAdaptively, subject, context) -> None:
@@ -43,7 +52,7 @@ def apply(step: RoundAdaptively, subject, context) -> None:
 
     names = [name for name, weight in subject.weights.items() if isinstance(weight.grid, Uniform) and _call(subject, name) is not None]
     if not names:
-        subject.notes.append("round_adaptively found no weight on a uniform grid, so there was nothing to round.")
+        subject.notes.append("round_adaptively changes nothing, because no step before it puts weights on a uniform grid.")
         return
     if context.images_at_most is not None:
         return  # it takes a while; a preview shows the rounding to nearest

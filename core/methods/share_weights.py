@@ -54,10 +54,10 @@ def apply(step: ShareWeights, subject, context) -> None:
                 entries[name] = _entries([value], step, context)
             grid = Codebook(nearest(value, entries[name]), entries[name])
             subject.set(name, Weight(value, subject.weights[name].mask, grid))
-        if len(entries[name]) - 1 < step.clusters:
+        if len(entries[name]) - 1 < step.clusters and (context.images_at_most is None or value.numel() <= PREVIEW_SAMPLE):
             fewer.append(name)
         context.report({"fraction": (number + 1) / len(names)})
-    if fewer and context.images_at_most is None:
+    if fewer:
         subject.notes.append(f"share_weights found fewer than {step.clusters} distinct weights in {', '.join(fewer[:4])}{', …' if len(fewer) > 4 else ''}.")
 
 
@@ -69,8 +69,8 @@ def _entries(values: list, step: ShareWeights, context):
     from core.clusters import centres
     from core.weights import flat
 
-    row = np.concatenate([flat(value).numpy() for value in values])
+    row = np.concatenate([flat(value).numpy() for value in values]) if len(values) > 1 else flat(values[0]).numpy()
     if context.images_at_most is not None:
         row = row[:: max(1, row.size // PREVIEW_SAMPLE)]
-    found = centres(row[row != 0], step.clusters, step.init, context.seed)
+    found = centres(row, step.clusters, step.init, context.seed)
     return torch.from_numpy(np.concatenate([np.zeros(1, np.float32), found]))

@@ -64,7 +64,9 @@ def apply(step: Student, subject, context) -> None:
     subject.module, subject.architecture, subject.weights = fresh.module, fresh.architecture, fresh.weights
     subject.activations.clear()
     if whole:
-        subject.notes.append(f"student left {whole} layers at full width, because their channels are shuffled, split or normalised together.")
+        from core.channels import whole_because
+
+        subject.notes.append(f"student left {whole} layers at full width, because {whole_because(model)}.")
     momenta = [layer.momentum for layer in fresh.module.modules() if getattr(layer, "running_var", None) is not None]
     if momenta and min(momenta) <= SLOW:
         subject.notes.append(

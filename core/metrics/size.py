@@ -1,6 +1,6 @@
 """The bytes of a compressed model: on paper, as the packed file, and dense, which every ratio is against.
 
-    paper_bytes     what the encodings need in theory, with no entropy coding of values ("On paper")
+    paper_bytes     what the encodings need in theory, as papers count it ("On paper")
     artifact_bytes  the length of the real packed file ("Download")
     dense_bytes     4 bytes for every stored number
 
@@ -15,10 +15,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from core import artifact
+from core import artifact, huffman
+from core.coding import histogram
 from core.grids import Codebook
 from core.recipe import Recipe
-from core.weights import Compressed, Weight, nonzeros
+from core.weights import Compressed, Weight, flat, nonzeros
 
 
 def paper_bytes(subject: Compressed, nonzero: Mapping[str, int] | None = None) -> int:
@@ -31,7 +32,8 @@ def paper_bytes(subject: Compressed, nonzero: Mapping[str, int] | None = None) -
         grid        n·bits/8               + 4 a scale, bits/8 a zero point where any is not 0; 4 an entry of a codebook
         both        k·bits/8  + n·H(k/n)/8 + the same
 
-    A codebook of K entries has codes of log2(K) bits, rounded up; one that layers share counts once. Batch norm, biases and
+    The codes of a codebook are Huffman's, whose lengths take a byte an entry, or have log2(K) bits, rounded up, where that is less; a codebook
+    that layers share counts once. Batch norm, biases and
     other stored floats: 4 bytes each. `nonzero` has numbers of non-zeros by name, where somebody has counted them already.
     """
     values = dict(subject.stored())
@@ -53,7 +55,18 @@ def _weight_bytes(weight: Weight, value: torch.Tensor, nonzero: int | None) -> f
     if weight.mask is not None:
         stored = nonzeros(value) if nonzero is None else nonzero
         positions = count * _entropy(stored / count) / 8
+    if isinstance(weight.grid, Codebook):
+        return _codes_bytes(weight, stored) + positions
     return stored * (32 if weight.grid is None else weight.grid.bits) / 8 + positions
+
+
+def _codes_bytes(weight: Weight, stored: int) -> float:
+    """The codes of shared weights by Huffman's code, or all of one length; those of 0 are told by the positions where there is a mask."""
+    codes, entries = weight.grid.codes, len(weight.grid.entries)
+    counts = histogram(flat(codes if weight.mask is None else codes * weight.mask).numpy(), 0, entries - 1)
+    if weight.mask is not None:
+        counts[0] = 0
+    return min(stored * weight.grid.bits, huffman.coded_bits(counts) + 8 * (entries - 1)) / 8
 
 
 def _entropy(p: float) -> float:

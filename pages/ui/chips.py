@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from html import escape
 
 import streamlit as st
 
+from core.errors import BadInput
 from core.points import step_words
 from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step
+from core.work import Work
 from pages.ui import acts, edits, fields, state
 from pages.ui.link import View
 
@@ -24,6 +28,16 @@ def chips(view: View) -> None:
                     _step(at, step, len(view.recipe.steps))
         if len(view.recipe.steps) < MAX_STEPS:
             _add(view)
+    _warn(view)
+
+
+def _warn(view: View) -> None:
+    """What the recipe does in vain. What it cannot do at all is said under the chart, where its figures would be."""
+    with contextlib.suppress(BadInput):
+        said = Work(view.model, view.dataset, view.recipe).warnings()
+        if said:
+            whole = escape(" ".join(said))
+            st.html(f'<div class="warnings" role="note" title="{whole}">{whole}</div>')
 
 
 def _step(at: int, step: Step, count: int) -> None:

@@ -125,7 +125,8 @@ def _sentence(view: View, known: Known, look: Look, answer) -> None:
     elif look.asks_seconds:
         text += f" <span class='quiet'>Training would take {words.duration(look.asks_seconds)}.</span>"
     second = words.budget_answer(known.rows, view.limits(), answer) if answer else ""
-    second = " ".join(filter(None, (words.escape(floor.said(view)), second)))
+    notes = look.here["notes"] if look.here and look.here["state"] == PREVIEW and not look.stale and state.session().get("phase") != "drag" else ()
+    second = " ".join(filter(None, (*map(words.escape, notes), words.escape(floor.said(view)), second)))
     st.html(f'<div class="sentence">{text}</div><div class="answer">{second}</div>')
 
 

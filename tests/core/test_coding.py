@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from core.coding import LARGEST_ALPHABET, Coded, Positions, decode, decode_positions, encode, histogram, plan_sparse, varint
+from core import zoo
+from core.architecture import Architecture
+from core.coding import LARGEST_ALPHABET, Coded, Positions, Raw, decode, decode_positions, encode, histogram, plan_sparse, varint
+from core.entries import plan
 from core.errors import BadArtifact
+from core.methods.apply import Context, apply
+from core.methods.magnitude_prune import MagnitudePrune
+from core.methods.quantize import Quantize
+from core.methods.share_weights import ShareWeights
+from core.methods.ternarize import Ternarize
+from core.weights import Compressed
 
 numbers = st.one_of(
     st.lists(st.integers(-8, 7), max_size=300),
@@ -19,6 +28,10 @@ numbers = st.one_of(
     st.lists(st.integers(-(2**60), 2**60), max_size=20),
     st.lists(st.sampled_from([0, 0, 0, 0, 5]), max_size=3000),
 )
+
+
+HISTOGRAM = {("long tail", 1_000): 202, ("long tail", 30_000): 1_339}  # more bytes than that: 189 and 1,869 different symbols, told one by one
+SHORT = 80  # more bytes than that for a short stream of many different symbols
 
 
 def entropy_bytes(symbols: np.ndarray) -> float:
@@ -67,6 +80,54 @@ def test_positions_take_their_entropy(sparsity):
     positions = Positions.of(np.flatnonzero(kept), kept.size)
     assert len(positions.encode()) <= 1.01 * kept.size * float(entropy([share, 1 - share], base=2)) / 8 + 64
     assert np.array_equal(decode_positions(positions.encode(), kept.size), np.flatnonzero(kept))
+
+
+def distributions(count: int) -> dict[str, np.ndarray]:
+    """Streams of whole numbers as differently spread as codes, gaps and counters are."""
+    rng = np.random.default_rng(3)
+    zipf = np.minimum(rng.zipf(1.3, count), 5000)
+    return {
+        "even": rng.integers(-128, 128, count), "geometric": rng.geometric(0.05, count), "laplace": np.rint(rng.laplace(0, 6, count)).astype(int),
+        "long tail": zipf, "two peaks": np.where(rng.random(count) < 0.5, -100, 100) + rng.integers(-3, 4, count),
+        "nearly constant": (rng.random(count) < 1e-3) * 7,
+        "constant": np.full(count, -5), "alternating": np.arange(count) % 2, "far from zero": 20_000 + rng.binomial(40, 0.3, count),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1_000, 30_000, 1_000_000])
+@pytest.mark.parametrize("name", list(distributions(2)))
+def test_streams_of_any_spread_take_their_entropy(name, count):
+    symbols = distributions(count)[name]
+    data = encode(symbols)
+    assert len(data) <= 1.01 * entropy_bytes(symbols) + 64 + HISTOGRAM.get((name, count), 0)
+    assert np.array_equal(decode(data, count), symbols)
+
+
+PACKED = {
+    "4 bits of a fifth": [MagnitudePrune(sparsity=0.8), Quantize(weight_bits=4, clipping="mse")],
+    "8 bits": [Quantize(weight_bits=8)],
+    "shared": [MagnitudePrune(sparsity=0.6), ShareWeights(clusters=32)],
+    "ternary": [Ternarize()],
+}
+
+
+@pytest.mark.parametrize("name", list(PACKED))
+@pytest.mark.parametrize("model", ["squeezenet1_1", "mobilenet_v3_small", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_every_stream_of_a_packed_shipped_model_takes_its_entropy(model, name):
+    checkpoint = zoo.checkpoint(model, "fashion_mnist")
+    subject = Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
+    for step in PACKED[name]:
+        apply(step, subject, Context(checkpoint, None))
+    taken, least, books = 0, 0.0, {}
+    for path, parameter in subject.stored():
+        for kind, stream in plan(subject.weights[path], parameter.detach(), books)[1]:
+            if isinstance(stream, Raw):
+                continue
+            symbols, size = stream.gaps.symbols if isinstance(stream, Positions) else stream.symbols, len(stream.encode())
+            bound = entropy_bytes(symbols) if symbols.size else 0.0
+            assert size <= 1.01 * bound + 64 + (SHORT if symbols.size < 10_000 else 0), (path, kind)
+            taken, least = taken + size, least + bound
+    assert 50_000 < least <= taken <= 1.01 * least  # the whole file, every short stream included
 
 
 @given(st.integers(1, 3000).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))

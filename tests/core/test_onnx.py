@@ -11,7 +11,7 @@ import torchvision
 from onnx import numpy_helper
 from torch import nn
 
-from core import activations
+from core import activations, gallery, zoo
 from core.architecture import Architecture
 from core.datasets import load
 from core.errors import BadInput
@@ -116,6 +116,21 @@ def test_int8_answers_are_those_of_the_simulation(subject, granularity):
     assert found.dtype == np.uint16
     assert len(found) > 1_000
     assert (found == expected).mean() >= 0.999
+
+
+@pytest.mark.parametrize("model", ["squeezenet1_1", *(pytest.param(model, marks=pytest.mark.slow) for model in gallery.MODELS if model != "squeezenet1_1")])
+def test_int8_kernels_predict_as_the_simulation_on_3000_pictures_of_every_shipped_model(model):
+    """On the recipe's own grids: at most one picture in a thousand may fall to another class."""
+    checkpoint, dataset = zoo.checkpoint(model, "fashion_mnist"), load("fashion_mnist")
+    subject = Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
+    quantize(Quantize(weight_bits=8, activation_bits=8), subject, Context(checkpoint, dataset))
+    batches = [x for x, _labels in dataset.batches("validation", checkpoint.input_size, 250, 3000)]
+    simulation = activations.measured(subject)
+    with torch.inference_mode():
+        expected = np.concatenate([simulation(x).argmax(1).numpy() for x in batches])
+    found = runtime.predict(runtime.session(runtime.export_int8(subject)), batches)
+    assert len(found) == 3000 and (found == expected).mean() >= 0.999
+    assert len(np.unique(expected)) == checkpoint.classes  # and they are answers, not one class
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import core.methods  # noqa: F401  (registers the steps)
+from core import zoo
 from core.errors import BadField, BadInput, BadRecipe, UnknownName
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize
 from core.recipe import MAX_JSON_BYTES, MAX_SEED, MAX_STEPS, STEPS, STRUCTURE, Param, Recipe, Step, check_order, param, params, step_from_json
+from core.work import Work
 
 EXAMPLE = '{"seed": 7, "steps": [{"step": "magnitude_prune", "sparsity": 0.9}, {"step": "quantize", "weight_bits": 3}]}'
 EVERY_STEP = [step_type for _name, step_type in STEPS.items()]
@@ -283,3 +285,82 @@ def test_every_registered_step_says_what_its_fields_are(step_type):
         assert spec.parse(spec.default, spec.name) == spec.default
         if not spec.choices and spec.type in (int, float):
             assert spec.low < spec.high and spec.step and spec.step > 0
+
+
+def recipe_of(*steps) -> Recipe:
+    return Recipe(tuple(step_from_json({"step": step} if isinstance(step, str) else step) for step in steps))
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        (["share_weights", "quantize"], "share_weights is undone by quantize, because quantize puts the weights on a grid of its own; keep one of the two"),
+        (["quantize", "finetune", "cast"], "quantize is undone by cast, because cast puts"),
+        (
+            ["magnitude_prune", "factorize"],
+            "magnitude_prune is undone by factorize, because factorize fills scattered zeros in; put magnitude_prune after factorize.",
+        ),
+        (
+            ["calibrate_batchnorm", "distill"],
+            "calibrate_batchnorm is undone by distill, because distill averages the statistics anew; put calibrate_batchnorm after",
+        ),
+        (["calibrate_batchnorm", "random_prune"], "calibrate_batchnorm is undone by random_prune, because random_prune changes the weights"),
+        (["calibrate_batchnorm", "calibrate_batchnorm"], "the later one averages the statistics anew; leave one of the two out."),
+        (["quantize", "correct_bias", "calibrate_batchnorm"], "correct_bias is undone by calibrate_batchnorm, because"),
+        (["quantize", "round_adaptively", "finetune"], "round_adaptively is undone by finetune, because finetune rounds the weights to nearest again"),
+        (["student", "quantize"], "student leaves its weights random, because no training follows; put a distill or finetune step after it."),
+    ],
+)
+def test_an_order_that_undoes_a_step_is_warned_of_in_a_sentence(steps, sentence):
+    (said,) = recipe_of(*steps).warnings()
+    assert sentence in said and said.endswith(".") and said.count(". ") == 0
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [], ["magnitude_prune", "quantize", "calibrate_batchnorm"], ["channel_prune", "finetune", "calibrate_batchnorm", "quantize"],
+        ["factorize", "magnitude_prune", "distill", "share_weights"], ["student", "distill", "quantize", "correct_bias"],
+        ["quantize", "finetune", "round_adaptively"],
+        [{"step": "entropy_prune", "granularity": "filter"}, "factorize"], ["contribution_prune", "factorize"],
+        [{"step": "binarize", "layers": "layer1.*"}, {"step": "quantize", "layers": "layer2.*"}], ["equalize", "quantize", "calibrate_batchnorm"],
+    ],
+)  # fmt: skip
+def test_orders_that_keep_every_step_are_not_warned_of(steps):
+    assert recipe_of(*steps).warnings() == []
+
+
+def test_patterns_of_layers_meet_where_they_name_the_same_weights():
+    overlapping = recipe_of({"step": "binarize", "layers": "layer1.*"}, {"step": "quantize", "layers": "layer1.0.conv1, fc"})
+    apart = recipe_of({"step": "binarize", "layers": "inner"}, {"step": "quantize", "layers": "conv1, fc"})
+    names = zoo.models()["resnet18"]["weights"]
+    assert overlapping.warnings() == apart.warnings() == [] and apart.warnings(names) == []
+    assert overlapping.warnings(names) == Work("resnet18", "digits", overlapping).warnings() != []
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "sentence"),
+    [
+        ("squeezenet1_1", ["calibrate_batchnorm"], "calibrate_batchnorm changes nothing, because squeezenet1_1 has no batch norm."),
+        ("resnet18", [{"step": "student", "model": "vgg11"}, "distill", "calibrate_batchnorm"], "calibrate_batchnorm changes nothing, because vgg11 has no"),
+        ("resnet18", ["correct_bias", "quantize"], "correct_bias changes nothing, because no step before it puts weights on a grid."),
+        ("resnet18", ["round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
+        ("resnet18", ["magnitude_prune", {"step": "magnitude_prune", "sparsity": 0.5}], "magnitude_prune changes nothing, because magnitude_prune before it"),
+    ],
+)
+def test_a_step_that_changes_nothing_of_the_model_is_warned_of(model, steps, sentence):
+    assert sentence in Work(model, "digits", recipe_of(*steps)).warnings()[0]
+
+
+def test_pruning_further_or_after_channels_left_is_no_repetition():
+    half = {"step": "magnitude_prune", "sparsity": 0.5}
+    for steps in ([half, "magnitude_prune"], ["magnitude_prune", "channel_prune", half], ["magnitude_prune", half | {"layers": "fc"}], ["random_prune", half]):
+        assert Work("resnet18", "digits", recipe_of(*steps)).warnings() == []
+
+
+@pytest.mark.parametrize(
+    "step_type", [step_type for step_type in EVERY_STEP if "layers" in {spec.name for spec in params(step_type)}], ids=lambda kind: kind.name
+)
+def test_layers_that_match_nothing_are_refused_before_any_work(step_type):
+    with pytest.raises(BadField, match=r"layers cannot be 'layr1\.\*'; it takes all, inner, or patterns that match a layer"):
+        Work("resnet18", "digits", Recipe((step_type(layers="layr1.*"),)))

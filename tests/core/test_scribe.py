@@ -97,6 +97,17 @@ def answer(identity, **values):
     return {"state": COMPLETE, "result": result, "predicted": b"\x01\x00"} | values
 
 
+def test_notes_of_steps_are_kept_until_the_metrics_hold_them(scribe, store):
+    request(scribe, submit("r"))
+    (future,) = scribe.client.futures
+    progress(scribe, future, started=True)
+    for note in ("One.", "Two."):
+        progress(scribe, future, fraction=0.1, notes=[note])
+    assert store.find("r")["preview"] == {"notes": ["One.", "Two."]}
+    progress(scribe, future, fraction=0.9, metrics={"top1": 90.0})
+    assert store.find("r")["preview"] == {"metrics": {"top1": 90.0}}
+
+
 def test_as_many_tasks_as_workers_and_the_rest_waits(scribe, store):
     request(scribe, *(submit(f"r{number}") for number in range(5)), submit("lane", lane="me"))
     assert [future.key.split("-")[1] for future in scribe.client.futures] == ["r0", "r1", "lane"]

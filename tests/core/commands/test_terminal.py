@@ -116,3 +116,10 @@ def test_a_terminal_that_can_draw_nothing_gets_lines(screen, monkeypatch):
     with terminal.Progress("m on d") as progress:
         progress({"stage": "evaluate", "fraction": 1.0, "metrics": {"top1": 91.25}})
     assert read().splitlines() == ["100% m on d, evaluate, validation 91.2 %"]
+
+
+def test_notes_are_said_at_once_and_once(capsys):
+    with terminal.Progress("m on d") as progress:
+        for _ in range(2):
+            progress({"fraction": 0.1, "notes": ["A layer is empty."]})
+    assert capsys.readouterr().err == "Note: A layer is empty.\n"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from core import artifact
-from core.clusters import _between, centres
+from core import clusters as module
+from core.clusters import centres
 from core.methods.apply import apply
 from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
@@ -37,6 +38,29 @@ def test_k_means_is_within_two_percent_of_the_optimum(shape, clusters):
     assert error(numbers, found.astype(float)) <= 1.02 * best
 
 
+@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize("clusters", [2, 4, 16, 64, 128])
+def test_numbers_counted_in_buckets_have_centres_as_good(shape, clusters, monkeypatch):
+    """Many numbers are told from each other by float16 alone; the optimum is that of the numbers themselves."""
+    monkeypatch.setattr(module, "SORTED_BELOW", 0)
+    monkeypatch.setattr(module, "BUCKETS_A_CLUSTER", 8)
+    numbers = (1e-7 * SHAPES[shape](np.random.default_rng(3))).astype(np.float32)
+    numbers[::7] = 0
+    assert module._counted(numbers, clusters) is not None
+    kept = numbers[numbers != 0].astype(float)
+    found = centres(numbers, clusters, "exact", 0)
+    assert len(found) == clusters and error(kept, found.astype(float)) <= 1.02 * error(kept, np.asarray(ckwrap.ckmeans(kept, clusters).centers))
+
+
+def test_many_numbers_that_float16_cannot_tell_apart_are_sorted():
+    generator = np.random.default_rng(0)
+    close = (1 + 1e-5 * generator.normal(size=100_000)).astype(np.float32)
+    found = centres(close, 16, "exact", 0)
+    assert len(found) == 16 and error(close.astype(float), found.astype(float)) < 0.02 * float(np.square(close - close.mean(dtype=float)).sum())
+    few = generator.choice(np.array([-0.3, 0.1, 0.7], np.float32), 100_000)
+    assert np.array_equal(centres(few, 8, "exact", 0), np.unique(few))
+
+
 @pytest.mark.parametrize("start", ["linear", "density", "kmeans++"])
 def test_other_starts_settle_where_no_centre_wants_to_move(start):
     numbers = SHAPES["normal"](np.random.default_rng(1)).astype(np.float32)
@@ -44,13 +68,6 @@ def test_other_starts_settle_where_no_centre_wants_to_move(start):
     nearest = np.abs(numbers[:, None] - found[None, :]).argmin(1)
     means = np.array([numbers[nearest == cluster].mean() for cluster in range(16)])
     np.testing.assert_allclose(found, means, atol=1e-3 * np.ptp(numbers))
-
-
-def test_borders_between_centres_as_float32_part_the_numbers_as_exact_ones_do():
-    row = np.sort(np.random.default_rng(2).normal(0, 0.02, 20_000).astype(np.float32))
-    found = row[::2].astype(np.float64)  # so dense that midpoints meet the numbers' own last digits
-    assert _between(found).dtype == np.float32
-    assert (np.searchsorted(row, _between(found)) == np.searchsorted(row.astype(np.float64), (found[1:] + found[:-1]) / 2)).all()
 
 
 def test_few_distinct_numbers_are_their_own_centres():
