@@ -58,10 +58,11 @@ HEADER_KEYS = {
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed file's bytes, and how many of them each of `KINDS` takes. "others" is batch norm, biases and buffers."""
+    """A packed file's bytes, how many of them each of `KINDS` takes, and how many each weight. "others" is batch norm, biases and buffers."""
 
     data: bytes
     parts: dict[str, int]
+    weights: dict[str, int]
 
     @property
     def size(self) -> int:
@@ -73,10 +74,12 @@ def write(subject: Compressed, path: Path | None = None, recipe: Recipe | None =
 
     `about` is anything in JSON that the file should say of itself: dataset, classes, date.
     """
-    entries, blobs, parts, books = [], [], dict.fromkeys(KINDS, 0), {}
+    entries, blobs, parts, books, weights = [], [], dict.fromkeys(KINDS, 0), {}, {}
     for name, parameter in subject.stored():
         entry, streams = plan(subject.weights[name], parameter, books)
-        entries.append(entry + _store(streams, blobs, parts))
+        lengths = _store(streams, blobs, parts)
+        entries.append(entry + lengths)
+        weights[name] = sum(lengths)
     integers = _store(_others(subject), blobs, parts)[1]
     header = _header(subject, recipe, about, entries, integers)
     body = b"".join([PREFIX.pack(MAGIC, VERSION, len(header)), header, *blobs])
@@ -84,7 +87,7 @@ def write(subject: Compressed, path: Path | None = None, recipe: Recipe | None =
     parts["header"] = len(header) + PREFIX.size + CHECKSUM_BYTES
     if path is not None:
         write_whole(path, data)
-    return Packed(data, parts)
+    return Packed(data, parts, weights)
 
 
 def packed_size(subject: Compressed, recipe: Recipe | None = None) -> int:

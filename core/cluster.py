@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core import errors
+from core import errors, kept
 from core.connection import START_SECONDS, Connection, is_answer
 from core.errors import Cancelled, ClusterError, ParetoscopeError
 from core.recipe import TRAIN, digest
@@ -157,6 +157,26 @@ class Cluster:
         DATASETS.get(dataset)
         identity = digest(f"fetch {dataset}")
         return self._submit_job({"op": "submit", "kind": "fetch", "identity": identity, "dataset": dataset, "request": {"dataset": dataset}})
+
+    def examine(self, asked: Any, lane: str | None = None) -> dict:
+        """Measure what a `core.sensitivity.Sensitivity` or `core.layers.Layers` asks for, as a job of that kind; `examined` gives the result.
+
+        Returns the job's row, COMPLETE at once while the result is kept. A newer one in a lane takes the place of the former.
+        """
+        asked.check()
+        identity, columns = asked.identity(), {"model": asked.model, "dataset": asked.dataset}
+        if kept.path_of("layers", f"{identity}.json").exists():
+            if lane is not None:
+                self._connection.send({"op": "lane", "lane": lane, "identity": identity})
+            return blank_row(identity, asked.kind, **columns, state=COMPLETE, fraction=1.0)
+        request = {"op": "submit", "kind": asked.kind, "identity": identity, "request": asked.to_json(), "trains": asked.trains, "priority": SLIDER}
+        row = self.store.find(identity)
+        self._connection.send(request | columns | {"lane": lane})  # also when it is under way: this lane wants it too
+        return row if row is not None and row["state"] in OPEN else _waiting(request | columns)
+
+    def examined(self, identity: str) -> dict | None:
+        """What an examination gave, while it is kept."""
+        return kept.get_json("layers", f"{identity}.json")
 
     def keep(self, result: dict, predicted: bytes, latencies: list[dict]) -> None:
         """Have the store's writer keep a run that was computed elsewhere on this machine, with what was timed for it."""

@@ -135,7 +135,7 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     dataset = load(work.dataset)
     subject, skipped = _untrained(work, hooks, PREVIEW_CALIBRATION)
     compressed = time.monotonic()
-    module = _measurable(subject)
+    module = measurable(subject)
     predictions = accuracy.evaluate(
         module, dataset, subject.architecture.input_size, work.split, work.images, batch_size=SMALLEST_BATCH,
         seconds=max(0.0, seconds - (compressed - started)), turn=turn,
@@ -252,7 +252,7 @@ def _stage(step) -> str:
     return "train" if step.kind == TRAIN else "compress"
 
 
-def _measurable(subject: Compressed):
+def measurable(subject: Compressed):
     """The module to run: plain weights, and rounded activations where the recipe has grids for them."""
     if not subject.activations:
         return subject.module
@@ -269,12 +269,12 @@ def predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictio
         hooks.report({"stage": "evaluate", "fraction": COMPRESS_SHARE + EVALUATE_SHARE * fraction})
 
     return evaluate(
-        _measurable(subject), dataset, subject.architecture.input_size, work.split, work.images,
-        batch_size=_batch_size(subject), turn=hooks.turn, report=progress,
+        measurable(subject), dataset, subject.architecture.input_size, work.split, work.images,
+        batch_size=batch_size(subject), turn=hooks.turn, report=progress,
     )  # fmt: skip
 
 
-def _batch_size(subject: Compressed) -> int:
+def batch_size(subject: Compressed) -> int:
     from core.metrics import cost
 
     fitting = BATCH_MACS // max(1, cost.macs(subject.module, subject.architecture.input_size))

@@ -40,8 +40,14 @@ def recipes() -> list[Recipe]:
     return [Recipe.from_json({"steps": steps}) for steps in found]
 
 
+def presets(model: str) -> list[Recipe]:
+    """The recipes of assets/presets.json that are measured on this model beyond the others: what takes training is not run on every one."""
+    found = json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
+    return [Recipe.from_json(preset["recipe"]) for preset in found if model in preset.get("models", ())]
+
+
 def works(model: str) -> list[Work]:
-    return [Work(model, DATASET, recipe) for recipe in recipes()]
+    return [Work(model, DATASET, recipe) for recipe in (*recipes(), *presets(model))]
 
 
 def build(model: str, *, latency: bool = True, report: Callable[[int, int, str], None] = lambda done, total, name: None, **hooks) -> list[dict]:

@@ -1,11 +1,12 @@
 """Files that may be kept and may be dropped: folders below PARETOSCOPE_HOME with a byte limit, least recently used first.
 
-Keeps what training produced (prefixes), teachers' answers, baselines and packed files.
+Keeps what training produced (prefixes), teachers' answers, baselines, packed files and what was measured of layers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from core.errors import ParetoscopeError
 from core.home import folder, write_whole
 
-LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30}
+LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20}
 
 
 def path_of(shelf: str, name: str) -> Path:
@@ -41,6 +42,18 @@ def put(shelf: str, name: str, data: bytes) -> None:
         _trim(path.parent, LIMIT_BYTES[shelf], spare=path)
     except (ParetoscopeError, OSError) as error:
         logging.getLogger("paretoscope").warning("not kept: %s", error)
+
+
+def get_json(shelf: str, name: str) -> dict | None:
+    """What was kept as JSON; None when it is not there, or damaged, which drops it."""
+    path = get(shelf, name)
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        drop(path)
+        return None
 
 
 def drop(path: Path) -> None:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core import tasks
+from core import kept, tasks
 from core.errors import StoreError
 from core.recipe import digest
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN, RUNNING, SUPERSEDED, Store, blank_row
@@ -63,8 +63,8 @@ class Job:
 
     @property
     def is_quick(self) -> bool:
-        """A slider's run, which must not wait behind trainings."""
-        return self.kind == "run" and bool(self.lanes) and not self.trains
+        """A slider's run, or the layers of one: what must not wait behind trainings."""
+        return self.kind in ("run", "layers") and bool(self.lanes) and not self.trains
 
 
 class Scribe:
@@ -273,6 +273,8 @@ class Scribe:
                 self._change(timed["identity"], metrics=timed["metrics"] | answer["result"]["metrics"])
             self._end(job.identity, {"state": COMPLETE, "fraction": 1.0, "message": None, "stage": None})
         else:
+            if "kept" in answer:
+                kept.put(*answer["kept"])
             facts = {name: answer["result"].get(name) for name in ("metrics", "date")}
             self._end(job.identity, {"state": COMPLETE, "fraction": 1.0, "message": None, "stage": None, **facts})
 

@@ -198,7 +198,20 @@ def _fetch(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {}}
 
 
-_KINDS: dict[str, Callable[[dict, Job], dict]] = {"run": _run, "latency": _timing, "training": _training, "fetch": _fetch}
+def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
+    """What `core.sensitivity` or `core.layers` measures; the result is the file that keeps it, written by the office."""
+    examiner = importlib.import_module(module)
+    asked = getattr(examiner, kind).from_json(request)
+    with job.turn():
+        _use_threads(1)
+    result = examiner.measure(asked, turn=job.turn, report=job.report)
+    return {"state": COMPLETE, "result": {}, "kept": ("layers", f"{job.identity}.json", json.dumps(result, separators=(",", ":")).encode())}
+
+
+_KINDS: dict[str, Callable[[dict, Job], dict]] = {
+    "run": _run, "latency": _timing, "training": _training, "fetch": _fetch,
+    "sensitivity": functools.partial(_examination, "core.sensitivity", "Sensitivity"), "layers": functools.partial(_examination, "core.layers", "Layers"),
+}  # fmt: skip
 
 
 def _use_threads(count: int) -> None:

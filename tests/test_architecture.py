@@ -19,6 +19,7 @@ LIGHT = (
     "core", "core.errors", "core.recipe", "core.registry", "core.methods", "core.methods.apply", "core.pareto", "core.store", "core.charts", "core.cluster",
     "core.zoo", "core.datasets", "core.work", "core.engine", "core.gallery", "core.points", "core.turns", "core.home", "core.commands.listing",
     "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
+    "core.sensitivity", "core.layers", "core.layer_charts", "core.commands.layers",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 

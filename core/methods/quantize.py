@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import ClassVar
 
+from core.errors import BadRecipe
 from core.methods.apply import applies
 from core.recipe import GRID, Step, layers_param, param, register
 
@@ -51,8 +52,8 @@ class Quantize(Step):
     parameters: str = param(
         "weights",
         later=True,
-        choices=("weights", "weights_and_biases"),
-        help="Round only the matrices and kernels, or every parameter: biases and batch norms too.",
+        choices=("weights", "weights_and_biases", "biases"),
+        help="Round only the matrices and kernels, or every parameter, or what is left: biases and batch norms, which bear fewer bits less well.",
     )
     activation_scale: str = param(
         "static",
@@ -65,7 +66,13 @@ class Quantize(Step):
     def int8(self) -> bool:
         """Whether integer kernels can run it: weights and activations in 8 bits, centred scales a channel or more, ranges that are set beforehand."""
         eight = self.weight_bits == self.activation_bits == 8
-        return eight and self.symmetric and self.granularity != "group" and self.activation_scale == "static"
+        return eight and self.parameters != "biases" and self.symmetric and self.granularity != "group" and self.activation_scale == "static"
+
+    def undone_by(self, later: Step) -> str:
+        """A grid for the biases and one for the weights do not meet."""
+        if isinstance(later, Quantize) and {self.parameters, later.parameters} == {"weights", "biases"}:
+            return ""
+        return "" if self.parameters == "biases" and not isinstance(later, Quantize) else super().undone_by(later)
 
 
 @applies(Quantize)
@@ -73,11 +80,13 @@ def apply(step: Quantize, subject, context) -> None:
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
-    values = {name: subject.value(name) for name in names}
+    values = {} if step.parameters == "biases" else {name: subject.value(name) for name in names}
     sample = None if context.images_at_most is None else PREVIEW_SAMPLE
     masks = {name: subject.weights[name].mask for name in names}
-    if step.parameters == "weights_and_biases":
+    if step.parameters != "weights":
         values |= _others(subject, names)
+    if not values:
+        raise BadRecipe(f"quantize finds no biases or batch norms in layers {step.layers!r}; quantize the weights, or name other layers.")
     if step.granularity == "model":
         grids = _model_grids(values, step, sample, context.turn)
     else:

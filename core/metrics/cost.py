@@ -7,9 +7,10 @@ torch-pruning). The pass runs on the meta device: shapes only, so vgg16 takes mi
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 from torch import Tensor, nn
@@ -32,10 +33,11 @@ FREE = (
 
 @dataclass(frozen=True)
 class Count:
-    """`uncounted` names the types of layers that ran and whose cost is not known here, sorted."""
+    """`uncounted` names the types of layers that ran and whose cost is not known here, sorted; `layers` has the multiply-adds of each path."""
 
     macs: int
     uncounted: tuple[str, ...]
+    layers: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def parameters(module: nn.Module) -> int:
@@ -70,23 +72,22 @@ _COUNTS: OrderedDict[tuple[str, int], Count] = OrderedDict()
 
 
 def _count(module: nn.Module, input_size: int) -> Count:
-    total, uncounted = 0, set()
+    layers, uncounted = Counter(), set()
 
-    def watch(layer: nn.Module, inputs: tuple, output: object) -> None:
-        nonlocal total
+    def watch(path: str, layer: nn.Module, inputs: tuple, output: object) -> None:
         cost = next((function for kind, function in _COSTS.items() if isinstance(layer, kind)), None)
         if cost is not None:
-            total += cost(layer, inputs[0], output)
+            layers[path] += cost(layer, inputs[0], output)
         elif not isinstance(layer, FREE) and not any(layer.children()):
             uncounted.add(type(layer).__name__)
 
-    hooks = [layer.register_forward_hook(watch) for layer in module.modules()]
+    hooks = [layer.register_forward_hook(functools.partial(watch, path)) for path, layer in module.named_modules()]
     try:
         probe(module, input_size)
     finally:
         for hook in hooks:
             hook.remove()
-    return Count(total, tuple(sorted(uncounted)))
+    return Count(layers.total(), tuple(sorted(uncounted)), dict(layers))
 
 
 def _convolution(layer: nn.Conv2d, _x: Tensor, y: Tensor) -> int:

@@ -36,16 +36,25 @@ def paper_bytes(subject: Compressed, nonzero: Mapping[str, int] | None = None) -
     that layers share counts once. Batch norm, biases and
     other stored floats: 4 bytes each. `nonzero` has numbers of non-zeros by name, where somebody has counted them already.
     """
-    values = dict(subject.stored())
-    others = dense_bytes(subject) - sum(4 * value.numel() for value in values.values())
-    tables: dict[int, float] = {}  # a codebook that several weights share counts once
-    for name in values:
+    others = dense_bytes(subject) - sum(4 * value.numel() for _name, value in subject.stored())
+    parts = _parts(subject, nonzero)
+    return math.ceil(others + sum(table for table, _numbers in parts.values()) + sum(numbers for _table, numbers in parts.values()))
+
+
+def by_weight(subject: Compressed) -> dict[str, float]:
+    """The part of `paper_bytes` that each weight with a state takes, by name; a shared codebook is counted with the first."""
+    return {name: table + numbers for name, (table, numbers) in _parts(subject).items()}
+
+
+def _parts(subject: Compressed, nonzero: Mapping[str, int] | None = None) -> dict[str, tuple[float, float]]:
+    """Name → bytes of a weight's scales or codebook, and of its numbers and positions."""
+    found, seen = {}, set()
+    for name, value in subject.stored():
         grid = subject.weights[name].grid
-        if grid is not None:
-            tables[id(grid.entries) if isinstance(grid, Codebook) else id(grid)] = grid.table_bytes
-    return math.ceil(
-        others + sum(tables.values()) + sum(_weight_bytes(subject.weights[name], value, (nonzero or {}).get(name)) for name, value in values.items())
-    )
+        table = id(grid.entries) if isinstance(grid, Codebook) else id(grid)  # a codebook that several weights share counts once
+        found[name] = (0.0 if grid is None or table in seen else grid.table_bytes, _weight_bytes(subject.weights[name], value, (nonzero or {}).get(name)))
+        seen.add(table)
+    return found
 
 
 def _weight_bytes(weight: Weight, value: torch.Tensor, nonzero: int | None) -> float:

@@ -9,17 +9,24 @@ from pathlib import Path
 import streamlit as st
 
 from core.errors import ParetoscopeError
+from pages.ui import state
 
 ROOT = Path(__file__).resolve().parents[2]
 STYLES = ROOT / "assets" / "styles" / "paretoscope.css"
 ICON = ROOT / "assets" / "styles" / "icon.svg"
-PAGES = {"Explore": (("dashboard.py", "Explorer", ":material/scatter_plot:"),)}  # group → (file, title, icon); a page appears here when it exists
+PAGES = {  # group → (file, title, icon); a page appears here when it exists
+    "Explore": (
+        ("dashboard.py", "Explorer", ":material/scatter_plot:"),
+        ("pages/1_Layers.py", "Layers", ":material/layers:"),
+    ),
+}
 
 
 def frame(title: str) -> None:
     """Set up the page named `title`. Must be the first Streamlit call of a page."""
     st.set_page_config(page_title=f"{title} · Paretoscope", page_icon=str(ICON), layout="wide", initial_sidebar_state="expanded")
     st.html(STYLES)
+    state.enter(title)
     with st.sidebar:
         st.html('<div class="brand">Paretoscope</div>')
         for group, pages in PAGES.items():

@@ -47,6 +47,24 @@ def presets() -> list[dict]:
     return json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
 
 
+def examined(identity: str) -> dict | None:
+    """What was measured of layers under this identity (`core.sensitivity`, `core.layers`), while it is kept. Shared: do not change it."""
+    try:
+        return _examined(identity)
+    except LookupError:
+        return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _examined(identity: str) -> dict:
+    from core import kept
+
+    found = kept.get_json("layers", f"{identity}.json")
+    if found is None:
+        raise LookupError(identity)  # so that only what is there is remembered
+    return found
+
+
 @st.cache_resource(show_spinner=False)
 def settle(connected: bool) -> None:
     """Hide what lives as long as the server from the garbage collector: once, and once more when the cluster is connected.

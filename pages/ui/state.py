@@ -18,7 +18,7 @@ from streamlit.runtime.scriptrunner_utils.script_run_context import get_script_r
 from pages.ui import link
 from pages.ui.link import View
 
-_VIEW, _WRITTEN, _SAID, _SESSION = "view", "written", "said", "session"
+_VIEW, _WRITTEN, _SAID, _SESSION, _PAGE = "view", "written", "said", "session", "page"
 LATE_SECONDS = 2.0  # a message that the browser sent before it had the new address still carries the old one
 
 
@@ -32,6 +32,13 @@ def view() -> View:
         st.session_state[_WRITTEN] = {"now": query, "before": None, "at": 0.0}  # a bare address stays bare until something is changed
     decoded, _ = link.decode(st.session_state[_VIEW])
     return decoded
+
+
+def enter(page: str) -> None:
+    """Called first by every page. A link between pages comes with a bare address: what was shown goes along, and `publish` writes it there."""
+    if _VIEW in st.session_state and st.session_state.get(_PAGE, page) != page and not st.query_params:
+        st.session_state[_WRITTEN] = {"now": {}, "before": None, "at": 0.0}
+    st.session_state[_PAGE] = page
 
 
 def _late(query: link.Query) -> bool:

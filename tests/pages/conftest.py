@@ -63,14 +63,14 @@ class Notes:
     """Stands for the cluster: writes down what it is asked, and answers previews with `answer`."""
 
     def __init__(self, store: Store):
-        self.store, self.asked, self.answer = store, [], preview()
+        self.store, self.asked, self.answer, self.examining = store, [], preview(), {}
         self.told = {"connected": True, "workers": 2, "waiting": 0, "running": 0, "trouble": None}
 
     def state(self):
         return self.told
 
     def find(self, identity):
-        return self.store.find(identity)
+        return self.examining.get(identity) or self.store.find(identity)
 
     def measure(self, work):
         self.asked.append(("measure", work.recipe.key()))
@@ -93,6 +93,11 @@ class Notes:
     def fetch(self, dataset):
         self.asked.append(("fetch", dataset))
         return blank_row("a-fetch", "fetch", dataset=dataset)
+
+    def examine(self, asked, lane=None):
+        self.asked.append(("examine", asked.kind, lane.rpartition("-")[2]))
+        self.examining[asked.identity()] = row = blank_row(asked.identity(), asked.kind, model=asked.model, dataset=asked.dataset)
+        return row
 
     def cancel(self, identity):
         self.asked.append(("cancel", identity))

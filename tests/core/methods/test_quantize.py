@@ -16,6 +16,7 @@ from core.methods.apply import apply
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize, _grid
 from core.ranges import fit
+from core.recipe import Recipe
 from core.runtimes.onnx import int8_possible
 
 
@@ -203,3 +204,15 @@ def test_a_preview_of_short_rows_loses_hardly_more_than_the_run():
     rows = torch.randn(4096, 64, generator=torch.Generator().manual_seed(3))
     lost = [float(_squares(rows, *fit(rows, 4, True, "mse", sample=sample), 7).sum()) for sample in (None, 1 << 15)]
     assert lost[0] < lost[1] < 1.1 * lost[0]  # looking at every 8th number loses three times as much
+
+
+def test_biases_have_a_grid_of_their_own_beside_the_weights(subject, context):
+    recipe = Recipe((Quantize(weight_bits=3), Quantize(weight_bits=8, parameters="biases")))
+    assert not recipe.warnings()
+    apply(recipe.steps[0], subject, context)
+    before = {name: subject.value(name).clone() for name in subject.weights}
+    apply(recipe.steps[1], subject, context)
+    bits = {name: weight.grid.bits for name, weight in subject.weights.items()}
+    assert {bits[name] for name in before} == {3} and all(torch.equal(subject.value(name), value) for name, value in before.items())
+    rest = {name: parameter for name, parameter in subject.module.named_parameters() if name not in before}
+    assert rest and {bits[name] for name in rest} == {8} and all(len(parameter.unique()) <= 255 for parameter in rest.values())

@@ -1,0 +1,204 @@
+"""The layers of one run: what each holds, computes and takes, and what its weight looks like, before and after a recipe.
+
+    asked = Layers(Work("resnet18", "fashion_mnist", recipe))
+    found = measure(asked)     # found["layers"]: one entry a layer; "rest" is what belongs to none; both sum to "total"
+
+Figures come from `core.metrics` and `core.artifact`, pictures from `core.layer_values`. Called by the cluster, the command line and
+notebooks; the Layers page draws it. Imports torch only to measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from core import engine
+from core.engine import COMPRESS_SHARE
+from core.recipe import TRAIN, digest
+from core.work import Work
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from core.weights import Compressed
+
+VERSION = 1  # of the form of what is kept
+FIGURES = ("parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
+
+    kind: ClassVar[str] = "layers"
+
+    work: Work
+
+    def __post_init__(self):
+        object.__setattr__(self, "work", dataclasses.replace(self.work, split="validation", images=None, latency=False))
+
+    @property
+    def model(self) -> str:
+        return self.work.model
+
+    @property
+    def dataset(self) -> str:
+        return self.work.dataset
+
+    def check(self) -> None:
+        """Raises `NotHere` when the dataset, the checkpoint or a teacher is missing, before any long work."""
+        self.work.check()
+
+    def identity(self) -> str:
+        return digest(f"layers {VERSION} {self.work.identity()}")
+
+    @property
+    def trains(self) -> bool:
+        return any(step.kind == TRAIN for step in self.work.recipe.steps)
+
+    def to_json(self) -> dict:
+        return self.work.to_json()
+
+    @staticmethod
+    def from_json(value: dict) -> Layers:
+        return Layers(Work.from_json(value))
+
+
+def pattern(chosen: Iterable[str], layers: Sequence[str]) -> str:
+    """The value of a step's `layers` that means exactly the `chosen` ones among all `layers` (paths): "all", or patterns as short as they can be.
+
+    `layer1.*` stands for everything below `layer1` where all of it is chosen.
+    """
+    left, parts = set(chosen), []
+    if left >= set(layers):
+        return "all"
+    for path in layers:
+        if path not in left:
+            continue
+        names = path.split(".")
+        for depth in range(1, len(names) + 1):
+            below = f"{'.'.join(names[:depth])}.*"
+            meant = [other for other in layers if fnmatch.fnmatchcase(other, below)]
+            if len(meant) > 1 and set(meant) <= left:
+                break
+        else:
+            below, meant = path, [path]
+        parts.append(below)
+        left -= set(meant)
+    return ", ".join(parts)
+
+
+def measure(asked: Layers, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:
+    """Figures and pictures as JSON.
+
+    An entry of `layers` has `layer` (its path), `form`, `before` and `after` with each of `FIGURES` (`after` is None where the layer is gone), `weight`
+    (what `core.layer_values` tells of it) and `notes`.
+    """
+    work = asked.work
+    base = engine.loaded(work.model, work.dataset, work.checkpoint.hash)
+    after = engine.compress(work, engine.Hooks(turn, report=report))
+    paths = [name.rpartition(".")[0] for name in base.weights]
+    with turn():
+        figures = [_figures(subject, paths) for subject in (base, after)]
+    report({"stage": "evaluate", "fraction": COMPRESS_SHARE})
+    entries = []
+    for number, path in enumerate(paths):
+        told, notes = _weight(base, after, path, turn)
+        before, now = (found[path] for found in figures)
+        gone = not now["parameters"] and told["after_shape"] is None
+        form = _form(base.module.get_submodule(path))
+        entries.append({"layer": path, "form": form, "before": before, "after": None if gone else now, "weight": told, "notes": notes})
+        report({"stage": "evaluate", "fraction": COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(paths)})
+    return {
+        "model": work.model, "dataset": work.dataset, "recipe": work.recipe.to_json(), "layers": entries, "notes": list(after.notes),
+        **{name: {"before": figures[0][name], "after": figures[1][name]} for name in ("rest", "total")},
+    }  # fmt: skip
+
+
+def _figures(subject: Compressed, paths: list[str]) -> dict[str, dict]:
+    """Path → `FIGURES` of that layer, its biases and whatever stands in its place; and of "rest" and "total"."""
+    from core import artifact
+    from core.metrics import cost, size
+    from core.weights import nonzeros
+
+    module = subject.module
+    packed, paper, macs = artifact.write(subject), size.by_weight(subject), cost.count(module, subject.architecture.input_size)
+    total = {
+        "parameters": cost.parameters(module), "nonzero": cost.nonzero(module), "macs": macs.macs,
+        "paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed.size,
+    }  # fmt: skip
+    found = {path: dict.fromkeys(FIGURES, 0) for path in paths}
+    parameters = dict(module.named_parameters())
+    for name, path in _owners(paths, parameters).items():
+        raw = 4 * parameters[name].numel()
+        of = found[path]
+        of["parameters"] += parameters[name].numel()
+        of["nonzero"] += nonzeros(parameters[name])
+        of["paper_bytes"] += paper.get(name, raw)
+        of["artifact_bytes"] += packed.weights.get(name, raw)
+    for name, path in _owners(paths, macs.layers).items():
+        found[path]["macs"] += macs.layers[name]
+    rest = {name: total[name] - sum(of[name] for of in found.values()) for name in FIGURES}
+    return found | {"rest": rest, "total": total}
+
+
+def _owners(paths: list[str], names: Iterable[str]) -> dict[str, str]:
+    """Name of a parameter or layer → the innermost of `paths` that it belongs to; what belongs to none is left out."""
+    known, owners = set(paths), {}
+    for name in names:
+        path = name
+        while path and path not in known:
+            path = path.rpartition(".")[0]
+        if path:
+            owners[name] = path
+    return owners
+
+
+def _weight(base: Compressed, after: Compressed, path: str, turn) -> tuple[dict, list[str]]:
+    """What `core.layer_values` tells of a layer's weight, and what is to be said of it."""
+    from core import layer_values as values
+
+    before, now, notes = values.effective(base.module.get_submodule(path)), None, []
+    layer = _at(after.module, path)
+    if layer is not None and after.architecture.model == base.architecture.model:
+        now = values.effective(layer)
+        if path in after.architecture.factors:
+            notes.append(f"This layer became {len(layer)} factors; the weight is what they amount to, multiplied out.")
+    state = next((after.weights[name] for name in (f"{path}.weight", f"{path}.in_proj_weight") if name in after.weights), None) if now is not None else None
+    with turn():
+        told = {
+            "before_shape": list(before.shape), "after_shape": None if now is None else list(now.shape),
+            "histogram": values.histogram(before, now), "marks": values.marks(before, state), "picture": None if now is None else values.picture(now),
+        }  # fmt: skip
+    told["singular_values"] = {"before": values.singular_values(before, turn), "after": None if now is None else values.singular_values(now, turn)}
+    if told["singular_values"]["before"] is None:
+        notes.append(f"Singular values are left out of matrices with more than {values.MOST_ROWS:,} rows and columns.")
+    return told, notes
+
+
+def _at(module: nn.Module, path: str) -> nn.Module | None:
+    """The layer at a path, if the network still has one with weights there."""
+    from torch import nn
+
+    try:
+        layer = module.get_submodule(path)
+    except AttributeError:
+        return None
+    return layer if isinstance(layer, (nn.Conv2d, nn.Linear, nn.MultiheadAttention, nn.Sequential)) else None
+
+
+def _form(layer: nn.Module) -> str:
+    """`3×3 convolution, 64 → 128`, `linear, 512 → 10`."""
+    from torch import nn
+
+    if isinstance(layer, nn.Conv2d):
+        kernel = "×".join(str(length) for length in layer.kernel_size)
+        grouped = "depthwise " if layer.groups == layer.in_channels > 1 else f"{layer.groups} groups, " if layer.groups > 1 else ""
+        return f"{grouped}{kernel} convolution, {layer.in_channels} → {layer.out_channels}"
+    if isinstance(layer, nn.Linear):
+        return f"linear, {layer.in_features} → {layer.out_features}"
+    return f"attention, {layer.embed_dim}"

@@ -1,0 +1,170 @@
+"""The parts of the Layers page, in one fragment: the heat map and the table at the left, the layer at hand at the right."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import streamlit as st
+
+from core import layer_charts, zoo
+from core.errors import ParetoscopeError
+from core.layers import Layers
+from core.recipe import STEPS, Step
+from core.sensitivity import Sensitivity, layers_of, measurable
+from core.work import Work
+from pages.ui import edits, examine, follow, layer, services, state, use_layers, words
+from pages.ui.chart import THEME, chart
+from pages.ui.examine import Look
+from pages.ui.frame import guard
+from pages.ui.known import seconds_a_picture
+from pages.ui.link import View
+from pages.ui.status import BUSY, IDLE, WRONG, status
+
+FRAGMENT = "layers"
+PICTURES = (250, 500, 1000, None)
+BACKWARD = 3  # a picture takes so many times as long to train on as to look at
+SUFFIX = 0.55  # of a network runs again for the average layer
+AGAIN, SELDOM = 1.0, 2.0
+SHORT = 90.0  # seconds of a heat map that starts by itself: it fills while one looks, and gives way to everything
+USUAL_METHOD = "magnitude_prune"
+
+
+@st.fragment(key=FRAGMENT)
+def layers() -> None:
+    with guard():
+        view = state.view()
+        asked = question(view)
+        heat = examine.look(asked, seconds(asked, view) <= SHORT)
+        facts = _facts(view)
+        with st.container(key="layers"):
+            with st.container(key="layers-map", gap="xsmall"):
+                _controls(view, asked, heat)
+                _map(view, asked, heat)
+                use_layers.table(view, asked.step, facts.result)
+            with st.container(key="layers-one", gap="xsmall"):
+                layer.one(view, chosen(view), facts)
+        refused = state.session().pop("refused", "")
+        if refused:
+            st.error(refused)
+        _status(heat, facts)
+        state.publish()
+
+
+def question(view: View) -> Sensitivity:
+    """What the heat map is to show: the chosen method, with the fields that it has in the recipe."""
+    session = state.session()
+    in_recipe = [step.name for step in view.recipe.steps if step.name in measurable()]
+    name = session.get("method") or next(iter(in_recipe), USUAL_METHOD)
+    return Sensitivity(view.model, view.dataset, _step(view, name), images=session.get("layer_pictures", PICTURES[0]))
+
+
+def _step(view: View, name: str) -> Step:
+    """The recipe's step of that name, whose layers do not count here; else one as the explorer would add it."""
+    at = edits.find(view.recipe, name)
+    if at is not None:
+        return dataclasses.replace(view.recipe.steps[at], layers="all")
+    return STEPS.get(name)(**edits.ADDED.get(name, {}))
+
+
+def seconds(asked: Sensitivity, view: View) -> float:
+    """A careful guess at how long the heat map takes here, by the model's arithmetic and what trained here before."""
+    known = services.shelf().known(view.model, view.dataset)
+    facts = zoo.models()[view.model]
+    pictures = asked.images or (known.baseline or {}).get("images") or 5000
+    forward = seconds_a_picture([*known.rows, *known.others], facts.get("macs")) / BACKWARD
+    return SUFFIX * len(asked.layers) * len(asked.values) * pictures * forward
+
+
+def chosen(view: View) -> str:
+    """The layer at hand: the one that was clicked, else the first."""
+    names = layers_of(view.model)
+    wanted = state.session().get("layer")
+    return wanted if wanted in names else names[0]
+
+
+def _facts(view: View) -> Look:
+    """The recipe's layers; a recipe that cannot be is said beside them, and the heat map stays."""
+    try:
+        known = services.shelf().known(view.model, view.dataset)
+        return examine.look(Layers(Work(view.model, view.dataset, view.recipe)), follow.estimate_recipe(view.recipe, known) <= follow.SHORT_TRAINING)
+    except ParetoscopeError as error:
+        return Look(problem=str(error))
+
+
+def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
+    with st.container(key="layers-controls", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+        state.set_widget("method", asked.step.name)
+        st.selectbox(
+            "Sensitivity to", measurable(), key="method", format_func=lambda name: STEPS.get(name).title, width=300, on_change=_choose_method,
+            help="Applies this step to one layer at a time, the others stay as they are, and measures top-1 against the uncompressed model. Its other fields "
+            "are those of the recipe, where the recipe has this step.",
+        )  # fmt: skip
+        state.set_widget("layer_pictures", PICTURES.index(asked.images))
+        st.selectbox(
+            "Pictures", range(len(PICTURES)), key="layer_pictures", width=170, on_change=_choose_pictures,
+            format_func=lambda at: "all" if PICTURES[at] is None else f"first {PICTURES[at]:,}",
+            help="How many pictures of the validation split each cell is measured on: more take longer, and tell smaller differences apart.",
+        )  # fmt: skip
+        st.space("stretch")
+        if heat.running:
+            st.button("Cancel", key="cancel-map", icon=":material/stop_circle:", on_click=examine.stop, args=(heat.row,))
+        elif heat.asks:
+            label = f"Measure, {words.duration(seconds(asked, view))}"
+            st.button(label, key="measure-map", type="primary", icon=":material/play_arrow:", on_click=examine.started, args=(asked,))
+
+
+def _choose_method() -> None:
+    state.session()["method"] = state.widget("method")
+
+
+def _choose_pictures() -> None:
+    state.session()["layer_pictures"] = PICTURES[state.widget("layer_pictures")]
+
+
+def _map(view: View, asked: Sensitivity, heat: Look) -> None:
+    """The heat map, filling while it is measured; a clicked row becomes the layer at hand."""
+    st.html(f'<div class="sentence small">{_said(asked, heat)}</div>')
+    empty = {"layers": asked.layers, "cells": [[None] * len(asked.values)] * len(asked.layers), "field": asked.field.name}
+    result = heat.result or asked.to_json() | empty
+    chart(
+        layer_charts.heat_map(result, chosen(view), THEME), key="layers-chart", height="var(--map-height)", name=f"sensitivity-{view.model}-{asked.step.name}",
+        label=f"Points of top-1 lost when one layer of {view.model} alone goes through the step {asked.step.title}", on_pick=_pick,
+    )  # fmt: skip
+
+
+def _said(asked: Sensitivity, heat: Look) -> str:
+    if heat.problem:
+        return f'<span class="tag wrong">{words.escape(heat.problem)}</span>'
+    if heat.result is None:
+        return "Being measured …" if heat.running else "Not measured yet."
+    told = heat.result
+    seen = min((cell["images"] for row in told["cells"] for cell in row if cell and "images" in cell), default=0)
+    refused = next((cell["refused"] for row in told["cells"] for cell in row if cell and "refused" in cell), "")
+    how = f"n = {told['images']:,}" if not heat.running else f"so far n = {seen:,} of {told['images']:,}"
+    base = f"; {told['baseline']['top1']:.2f} % without" if told["baseline"] else ""
+    more = " ".join(filter(None, (told["whole"], f"Empty cells: {refused}" if refused else "")))
+    return (
+        f"Points of top-1 with <b>one layer alone</b> compressed{base}; measured, paired, validation, {how}."
+        f"{f' <span class=quiet>{words.escape(more)}</span>' if more else ''}"
+    )
+
+
+def _pick(name: str) -> None:
+    state.session()["layer"] = name
+
+
+def _status(heat: Look, facts: Look) -> None:
+    """One line in the sidebar, and the pulse that looks again while something is under way."""
+    told = services.cluster().state()
+    services.settle(told["connected"])
+    running = [look for look in (heat, facts) if look.running]
+    with st.sidebar:
+        if told["trouble"]:
+            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
+        elif running and not told["connected"]:
+            status("starting the cluster …", BUSY, again=AGAIN)
+        elif running:
+            doing = "measuring layers" if heat.running else "looking at the recipe"
+            status(doing if running[0].row["state"] == "RUNNING" else "waiting", BUSY, fraction=running[0].row["fraction"], again=AGAIN)
+        else:
+            status("idle", IDLE)

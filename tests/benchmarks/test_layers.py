@@ -1,0 +1,56 @@
+"""What the sensitivity of every layer costs against as many whole evaluations: one ratio, the two sides taking turns in one run."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.benchmark
+
+MODEL, DATA, IMAGES, ROUNDS = "resnet18", "fashion_mnist", 500, 3
+AT_MOST = 0.6
+
+
+def seconds_of(job) -> float:
+    started = time.perf_counter()
+    job()
+    return time.perf_counter() - started
+
+
+def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations(record_property):
+    """Every layer of resnet18, magnitude_prune at five settings: 105 cells, against compressing and evaluating 105 times."""
+    import statistics
+
+    import torch
+
+    from core import engine
+    from core.datasets import load
+    from core.recipe import STEPS
+    from core.sensitivity import Sensitivity, measure
+
+    torch.set_num_threads(1)
+    asked = Sensitivity(MODEL, DATA, STEPS.get("magnitude_prune")(), images=IMAGES)
+    pairs = [(layer, value) for layer in asked.layers for value in asked.values]
+    dataset = load(DATA)
+    found: dict = {}
+
+    def ours() -> None:
+        found.update(measure(asked))
+
+    def whole() -> None:
+        for layer, value in pairs:
+            work = asked.work(layer, value)
+            predictions = engine.predict(engine.compress(work), dataset, work, engine.Hooks())
+            at = found["cells"][asked.layers.index(layer)][asked.values.index(value)]
+            assert at["top1"] == 100 * int(predictions.right.sum()) / len(predictions)
+
+    engine.predict(engine.compress(asked.baseline()), dataset, asked.baseline(), engine.Hooks())  # warm
+    ratios = []
+    for _ in range(ROUNDS):
+        mine, theirs = seconds_of(ours), seconds_of(whole)
+        ratios.append(mine / theirs)
+        print(f"\n{MODEL}, {len(pairs)} cells of {IMAGES} pictures: {mine:.1f} s against {theirs:.1f} s, {mine / theirs:.3f} × (at most {AT_MOST})")
+    ratio = statistics.median(ratios)
+    record_property("ratio", ratio)
+    assert found["whole"] == "" and ratio <= AT_MOST
