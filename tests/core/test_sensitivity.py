@@ -143,7 +143,7 @@ def test_a_suffix_gives_the_very_bits_of_the_whole_network(model):
     for name in (names[0], names[len(names) // 3], names[len(names) // 2], names[-1]):
         others[name] = clone(module)
         with torch.no_grad():
-            others[name].get_parameter(name).mul_(0.5)
+            others[name].get_parameter(name).add_(0.01)
     changes = {name: suffixes.change(other, {name}) for name, other in others.items()}
     assert all(change.parts.keys() == suffixes.change(others[name]).parts.keys() for name, change in changes.items())  # as a look at every tensor finds it
     suffixes.keep_for(changes.values())
