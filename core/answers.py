@@ -1,4 +1,4 @@
-"""A teacher's answer to one picture, to show what a temperature does to it: shipped for the shipped checkpoints.
+"""A teacher's answers to a few pictures, to show what a temperature does to them: shipped for the shipped checkpoints.
 
 `python -m core.answers` writes assets/answers.json anew after checkpoints have changed. An answer belongs to the hash of its
 checkpoint; one of another checkpoint is not shown. Reading imports no torch.
@@ -12,15 +12,18 @@ import json
 import struct
 import sys
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from core import zoo
 from core.home import ASSETS, write_whole
+from core.recipe import digest
 from core.zoo import Checkpoint
 
 FILE = ASSETS / "answers.json"
 LOOKED_AT = 300  # validation pictures
+DOUBTFUL, SURE = 0.75, 0.97  # probabilities of the most probable class
 
 
 @functools.cache
@@ -33,8 +36,18 @@ def find(checkpoint: Checkpoint) -> dict | None:
     return _shipped().get(checkpoint.hash)
 
 
+def identity(checkpoint: Checkpoint, dataset_name: str) -> str:
+    """Under which the cluster keeps the answers of a checkpoint that has none shipped."""
+    return digest(f"answers {checkpoint.hash} {dataset_name}")
+
+
+def several(first: Mapping | None) -> list[dict]:
+    """`label`, `logits`, `number` and `picture` of the few pictures in what `make` returned; empty when there is nothing."""
+    return [{name: first[name] for name in ("number", "label", "logits", "picture")}, *first["others"]] if first else []
+
+
 def make(checkpoint: Checkpoint, dataset_name: str) -> dict:
-    """The answer to the picture that is told right, but only just: where softening shows most."""
+    """The answer to the picture that is told right, but only just: where softening shows most. `others` are those that `choose` adds."""
     import torch
 
     from core.datasets import load
@@ -43,13 +56,23 @@ def make(checkpoint: Checkpoint, dataset_name: str) -> dict:
     split = dataset.split("validation")
     with torch.inference_mode():
         logits = checkpoint.load()(dataset.prepare(split.images[:LOOKED_AT], checkpoint.input_size))  # (n, K)
-    right = logits.argmax(1).numpy() == split.labels[: len(logits)]
-    sure = logits.softmax(1).amax(1).numpy()
-    chosen = int(np.argmin(np.where(right, np.abs(sure - 0.75), np.inf)))
-    return {
-        "model": checkpoint.model, "dataset": dataset_name, "number": chosen, "label": int(split.labels[chosen]), "names": list(dataset.source.classes),
-        "logits": [round(float(value), 3) for value in logits[chosen]], "picture": picture(split.images[chosen]),
-    }  # fmt: skip
+    first, *others = (
+        {"number": number, "label": int(split.labels[number]), "logits": [round(float(value), 3) for value in logits[number]],
+         "picture": picture(split.images[number])}
+        for number in choose(logits.softmax(1).numpy(), split.labels[: len(logits)])
+    )  # fmt: skip
+    return {"model": checkpoint.model, "dataset": dataset_name, "names": list(dataset.source.classes)} | first | {"others": others}
+
+
+def choose(answers: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Of probabilities (n, K) and labels (n,): pictures told right with some doubt, one told wrong, one that is sure. No class twice."""
+    right, best = answers.argmax(1) == labels, answers.max(1)
+    chosen: list[int] = []
+    for wanted, about in ((right, DOUBTFUL), (right, DOUBTFUL), (~right, DOUBTFUL), (right, DOUBTFUL), (right & (best >= SURE), SURE)):
+        new = wanted & ~np.isin(labels, labels[chosen])
+        if new.any():
+            chosen.append(int(np.argmin(np.where(new, np.abs(best - about), np.inf))))
+    return chosen or [0]
 
 
 def picture(image: np.ndarray) -> str:

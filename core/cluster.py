@@ -178,6 +178,14 @@ class Cluster:
         """What an examination gave, while it is kept."""
         return kept.get_json("layers", f"{identity}.json")
 
+    def ask(self, model: str, dataset: str) -> dict:
+        """Have a checkpoint answer a few pictures (kind "answers"); `metrics` of the row is then what `core.answers.make` returns."""
+        from core import answers, zoo
+
+        identity = answers.identity(zoo.checkpoint(model, dataset), dataset)
+        given = {"model": model, "dataset": dataset}
+        return self._submit_job({"op": "submit", "kind": "answers", "identity": identity, "request": given} | given)
+
     def keep(self, result: dict, predicted: bytes, latencies: list[dict]) -> None:
         """Have the store's writer keep a run that was computed elsewhere on this machine, with what was timed for it."""
         self._connection.send({"op": "keep", "result": result, "predicted": base64.b64encode(predicted).decode(), "latencies": latencies})

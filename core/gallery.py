@@ -56,17 +56,27 @@ def build(model: str, *, latency: bool = True, report: Callable[[int, int, str],
     Without `latency` rows stay without it until a later call. `report(done, total, recipe)` is called before each run;
     `hooks` go to `engine.run`.
     """
+    return measured(FOLDER / f"{model}.json", works(model), latency, report, hooks)
+
+
+def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[int, int, str], None], hooks: dict, curves: bool = False) -> list[dict]:
+    """The rows of a shipped file, one for each work that is `wanted`: those that are there already, the rest measured now.
+
+    With `curves`, a row that trained carries its learning curve after each epoch: dicts with `epoch`, `loss` and `top1`.
+    """
     from core import engine
 
-    path, wanted = FOLDER / f"{model}.json", works(model)
-    old = {row["identity"]: row for row in (json.loads(path.read_text()) if path.exists() else [])}
+    old = {row["identity"]: row for row in (read(path) if path.exists() else [])}
     rows: dict[str, dict] = {work.identity(): old[work.identity()] for work in wanted if work.identity() in old}
     for number, work in enumerate(wanted):
         identity = work.identity()
         if identity not in rows:
             report(number, len(wanted), work.recipe.canonical())
-            result = engine.run(dataclasses.replace(work, latency=False), **hooks)
+            seen: list[dict] = []
+            result = engine.run(dataclasses.replace(work, latency=False), **hooks, report=seen.append)
             rows[identity] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
+            if curves:
+                rows[identity]["curve"] = _curve(seen)
         elif not latency or rows[identity]["metrics"]["latencies"]:
             continue
         if latency:
@@ -74,6 +84,12 @@ def build(model: str, *, latency: bool = True, report: Callable[[int, int, str],
             _time(rows[identity], work, hooks)
         _write(path, [rows[each.identity()] for each in wanted if each.identity() in rows])
     return list(rows.values())
+
+
+def _curve(events: list[dict]) -> list[dict]:
+    """The points after whole epochs, which alone were evaluated, of what a run reported."""
+    points = [event["curve"] for event in events if "top1" in event.get("curve", {})]
+    return [{"epoch": point["epoch"], "loss": round(point["loss"], 4), "top1": point["top1"]} for point in points]
 
 
 def _time(row: dict, work: Work, hooks: dict) -> None:
@@ -92,8 +108,17 @@ def _write(path: Path, rows: list[dict]) -> None:
 @functools.cache
 def runs() -> list[dict]:
     """The shipped runs as `Result.to_json()` rows, with `predicted` as bytes (little-endian uint16); empty before the first build."""
-    rows = [row for path in sorted(FOLDER.glob("*.json")) for row in json.loads(path.read_text())]
-    return [row | {"predicted": zlib.decompress(base64.b64decode(row["predicted"]))} for row in rows]
+    return [with_labels(row) for model in sorted(MODELS) if (path := FOLDER / f"{model}.json").exists() for row in read(path)]
+
+
+def read(path: Path) -> list[dict]:
+    """The rows of a shipped file as they are stored."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def with_labels(row: dict) -> dict:
+    """A stored row with `predicted` as bytes."""
+    return row | {"predicted": zlib.decompress(base64.b64decode(row["predicted"]))}
 
 
 def _prune(sparsity: float) -> dict:

@@ -120,7 +120,7 @@ def _open(options: Options, closing: contextlib.ExitStack):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import dask
 
-    from core import gallery
+    from core import gallery, students
     from core.store import Store
 
     method = "forkserver" if sys.platform == "linux" else "spawn"
@@ -131,7 +131,7 @@ def _open(options: Options, closing: contextlib.ExitStack):
 
     store = Store()
     closing.callback(store.close)
-    logger.info("%d shipped runs are new", store.import_gallery(gallery.runs()))
+    logger.info("%d shipped runs are new", store.import_gallery([*gallery.runs(), *students.runs()]))
     foreign = os.environ.get("PARETOSCOPE_SCHEDULER")
     cluster = None if foreign else closing.enter_context(_local_cluster(options))
     client = closing.enter_context(Client(foreign or cluster.scheduler_address, set_as_default=False, name="paretoscope-office", timeout=30))

@@ -263,7 +263,7 @@ class Scribe:
         elif answer["state"] == CANCELLED:
             self._again(job)  # what we cancel is not among the jobs any more
         elif job.kind == "run":
-            values = {"owner": self.owner, "attempts": job.attempts, "origin": "here"}
+            values = {"owner": self.owner, "attempts": job.attempts, "origin": "here", "curve": job.curve or None}
             self._results[answer["result"]["identity"]] = (answer["result"], answer["predicted"], values)
             self._forget(job.identity)
             self._changes.pop(job.identity, None)

@@ -21,7 +21,7 @@ runs = Table(
     "runs",
     metadata,
     Column("identity", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # run, training, latency, fetch
+    Column("kind", Text, nullable=False),  # run, training, latency, fetch, answers
     Column("state", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("dataset", Text, nullable=False),

@@ -176,6 +176,15 @@ def _training(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {"metrics": made.card["validation"], "date": made.card["date"]}}
 
 
+def _teacher_answers(request: dict, job: Job) -> dict:
+    from core import answers, zoo
+
+    with job.turn():
+        _use_threads(1)
+        made = answers.make(zoo.checkpoint(request["model"], request["dataset"]), request["dataset"])
+    return {"state": COMPLETE, "result": {"metrics": made}}
+
+
 def _fetch(request: dict, job: Job) -> dict:
     """Download a dataset in a process of its own, which can be ended when nobody wants it any more."""
     command = [sys.executable, "-m", "core", "datasets", "--fetch", request["dataset"]]
@@ -211,6 +220,7 @@ def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
 _KINDS: dict[str, Callable[[dict, Job], dict]] = {
     "run": _run, "latency": _timing, "training": _training, "fetch": _fetch,
     "sensitivity": functools.partial(_examination, "core.sensitivity", "Sensitivity"), "layers": functools.partial(_examination, "core.layers", "Layers"),
+    "answers": _teacher_answers,
 }  # fmt: skip
 
 

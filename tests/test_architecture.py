@@ -20,6 +20,7 @@ LIGHT = (
     "core.zoo", "core.datasets", "core.work", "core.engine", "core.gallery", "core.points", "core.turns", "core.home", "core.commands.listing",
     "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
     "core.sensitivity", "core.layers", "core.layer_charts", "core.commands.layers",
+    "core.students", "core.distill_charts", "core.answers",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 

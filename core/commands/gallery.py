@@ -15,6 +15,7 @@ def add(commands) -> None:
     gallery.add_argument("--model", metavar="M", help="only this model's runs")
     gallery.add_argument("--build", action="store_true", help="run what is missing, one at a time, into assets/gallery")
     gallery.add_argument("--no-latency", action="store_true", help="with --build: leave the latencies for a later call, on a quiet machine")
+    gallery.add_argument("--students", action="store_true", help="the shipped students, with their teacher and alone, in place of the gallery")
     options.json_flag(gallery)
     gallery.set_defaults(act=show)
 
@@ -23,6 +24,9 @@ def show(given) -> None:
     from core import gallery
     from core.errors import UnknownName
 
+    if given.students:
+        show_students(given)
+        return
     if given.model is not None and given.model not in gallery.MODELS:
         raise UnknownName("model in the gallery", given.model, list(gallery.MODELS))
     if given.build:
@@ -33,6 +37,36 @@ def show(given) -> None:
         terminal.print_json({"runs": [{key: value for key, value in row.items() if key != "predicted"} for row in rows]})
     else:
         print(table([["Model", "Recipe", "Top-1", "Difference (95 %)", "Download", "Smaller", "Latency ratio"], *(_line(row) for row in rows)]))
+
+
+def show_students(given) -> None:
+    """Every shipped student. --build measures what is missing on the datasets that are here."""
+    from core import students
+    from core.datasets import DATASETS
+
+    for name in students.DATASETS if given.build else ():
+        absent = DATASETS.get(name).missing()
+        if absent:
+            terminal.say(str(absent))
+        else:
+            build_students(name)
+    rows = students.runs()
+    if given.json:
+        terminal.print_json({"runs": [{key: value for key, value in row.items() if key != "predicted"} for row in rows]})
+    else:
+        print(table([["Data", "Split", "Trained", "Seed", "Top-1", "Against the teacher (95 %)"], *(_student_line(row) for row in rows)]))
+
+
+def build_students(dataset: str) -> None:
+    from core import students
+    from core.commands.threads import use_threads
+    from core.turns import Turns
+
+    use_threads(1)
+    turns = Turns()
+    students.build(
+        dataset, turn=turns.compute, exclusive=turns.exclusive, report=lambda done, total, recipe: terminal.say(f"{dataset} {done + 1} of {total}: {recipe}")
+    )
 
 
 def build(models: list[str], latency: bool) -> None:
@@ -57,6 +91,13 @@ def _line(row: dict) -> list[str]:
         row["model"], steps, f"{metrics['top1']:.2f} %", f"{change['top1']:+.2f} ({change['low']:+.2f} … {change['high']:+.2f})",
         bytes_text(metrics["artifact_bytes"]), f"{4 * row['baseline']['parameters'] / metrics['artifact_bytes']:.1f} ×", ratio,
     ]  # fmt: skip
+
+
+def _student_line(row: dict) -> list[str]:
+    training, change = row["recipe"]["steps"][1], row["difference"]
+    how = f"by {row['model']} at temperature {training['temperature']:g}" if training["step"] == "distill" else "alone"
+    gap = f"{change['top1']:+.2f} ({change['low']:+.2f} … {change['high']:+.2f})"
+    return [row["dataset"], row["split"], how, str(row["recipe"]["seed"]), f"{row['metrics']['top1']:.2f} %", gap]
 
 
 def _fastest(metrics: dict) -> list[dict]:

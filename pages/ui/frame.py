@@ -18,6 +18,7 @@ PAGES = {  # group → (file, title, icon); a page appears here when it exists
     "Explore": (
         ("dashboard.py", "Explorer", ":material/scatter_plot:"),
         ("pages/1_Layers.py", "Layers", ":material/layers:"),
+        ("pages/2_Distill.py", "Distill", ":material/school:"),
     ),
 }
 

@@ -12,9 +12,9 @@ from pages.ui.cards import baseline_line
 from pages.ui.link import View
 
 
-def header(view: View) -> None:
+def header(view: View, model_label: str = "Model") -> None:
     with st.container(key="header", horizontal=True, vertical_alignment="center", gap="small"):
-        _model(view)
+        _model(view, model_label)
         _dataset(view)
         st.space("stretch")
         _share()
@@ -38,13 +38,13 @@ def baseline(view: View) -> None:
     st.html(f'<div class="baseline">{baseline_line(known.baseline, card)}</div>')
 
 
-def _model(view: View) -> None:
+def _model(view: View, label: str) -> None:
     family = DATASETS.get(view.dataset).family
     trained = [found.model for found in zoo.checkpoints() if found.family == family]
     names = [*trained, *(name for name in zoo.models() if name not in trained)]
     state.set_widget("model", view.model)
     st.selectbox(
-        "Model", names, key="model", format_func=lambda name: _model_words(name, name in trained), width=330,
+        label, names, key="model", format_func=lambda name: _model_words(name, name in trained), width=330,
         on_change=lambda: _changed(model=state.widget("model")),
         help="torchvision's 80 classifiers. Those marked ● have trained weights for this dataset; any other can be trained here.",
     )  # fmt: skip

@@ -23,19 +23,23 @@ from core.work import Work
 
 @dataclass(frozen=True)
 class Known:
-    """The measured runs of one model on one dataset's validation split. `others` are those of other models on it."""
+    """The measured runs of one model on one dataset's validation split. `others` are those of other models on it.
+
+    `apart` are shipped runs that are found by their ids and not drawn: students, many of which differ in the seed alone.
+    """
 
     rows: list[dict] = field(default_factory=list)
     baseline: dict | None = None
     others: list[dict] = field(default_factory=list)
+    apart: list[dict] = field(default_factory=list)
 
     def find(self, id: str) -> dict | None:
-        everything = (*self.rows, *self.others, *([self.baseline] if self.baseline else []))
+        everything = (*self.rows, *self.apart, *self.others, *([self.baseline] if self.baseline else []))
         return next((row for row in everything if row["id"] == id), None)
 
     def untimed(self, here: Mapping | None, tried: Collection[str]) -> dict | None:
         """A run whose graph was not timed on this machine, one a graph: the one at hand first, then those that train nothing."""
-        rows = [*([self.baseline] if self.baseline and self.baseline["identity"] else []), *self.rows]
+        rows = [*([self.baseline] if self.baseline and self.baseline["identity"] else []), *self.rows, *self.apart]
         at_hand = lambda row: here is not None and row["id"] == here["id"]
         wanted = [row for row in rows if (row["elsewhere"] and row["graph"]) or (row["ratio"] is None and at_hand(row))]
         wanted = [row for row in wanted if (row["graph"] or row["id"]) not in tried]
@@ -45,7 +49,7 @@ class Known:
 class Shelf:
     """Flat rows of every COMPLETE run. A look costs one small query while nothing has changed."""
 
-    def __init__(self, store: Store, shipped: Iterable[Mapping], machine: str):
+    def __init__(self, store: Store, shipped: Iterable[Mapping], machine: str, apart: Iterable[Mapping] = ()):
         self._store, self._machine, self._lock, self._revision = store, machine, threading.Lock(), -1
         self._rows: dict[tuple, dict] = {}
         self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
@@ -53,7 +57,8 @@ class Shelf:
         self._right: dict[str, np.ndarray] = {}
         self._current: dict[tuple[str, str], bool] = {}
         self._ties: dict[tuple, set[str]] = {}
-        for result in shipped:
+        self._apart = {result["identity"] for result in apart}
+        for result in (*shipped, *apart):
             self._add(result)
 
     def known(self, model: str, dataset: str, split: str = "validation") -> Known:
@@ -65,10 +70,12 @@ class Shelf:
         here = {found.model: found for found in zoo.checkpoints() if found.family == family}
         rows = [row for row in rows if row["model"] in here and self._is_current(row, here[row["model"]])]
         own = [row for row in rows if row["model"] == model]
+        drawn = [row for row in rows if row["family"] != "Baseline" and row["identity"] not in self._apart]
         return Known(
-            [row for row in own if row["family"] != "Baseline"],
+            [row for row in drawn if row["model"] == model],
             next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own),
-            [row for row in rows if row["model"] != model and row["family"] != "Baseline"],
+            [row for row in drawn if row["model"] != model],
+            [row for row in own if row["identity"] in self._apart],
         )
 
     def _is_current(self, row: Mapping, checkpoint: zoo.Checkpoint) -> bool:

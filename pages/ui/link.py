@@ -20,6 +20,7 @@ from core.datasets import DATASETS
 from core.errors import BadInput
 from core.pareto import MAX, MIN, Limit
 from core.recipe import MAX_STEPS, STEPS, Param, Recipe, Step, params
+from pages.ui import choices
 
 Query = dict[str, list[str]]
 X_WORDS = {"download": "artifact_bytes", "runs-as": "deployed_bytes", "on-paper": "paper_bytes", "macs": "macs", "latency": "ratio"}
@@ -40,7 +41,7 @@ def default_recipe() -> Recipe:
 
 @dataclass(frozen=True)
 class View:
-    """One state of the explorer. Budgets are None where none is set: percent, kilobytes of the download, times the latency."""
+    """One state of the pages. Budgets are None where none is set: percent, kilobytes of the download, times the latency."""
 
     model: str = "resnet18"
     dataset: str = "fashion_mnist"
@@ -53,6 +54,7 @@ class View:
     kilobytes: float | None = None
     latency: float | None = None
     pins: tuple[str, ...] = ()
+    lesson: choices.Choices = dataclasses.field(default_factory=choices.Choices)
 
     def limits(self) -> list[Limit]:
         return [
@@ -84,7 +86,7 @@ def encode(view: View) -> Query:
             query[name] = [f"{getattr(view, name):.12g}"]
     if view.pins:
         query["pin"] = list(view.pins)
-    return query
+    return query | choices.encode(view.lesson)
 
 
 def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
@@ -101,6 +103,7 @@ def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
     axes = {"x": _axis(query, "x", said) or View.x, "third": _axis(query, "size", said)}
     budgets = {name: _budget(name, _one(query, name), said) for name in BUDGETS}
     pins = tuple(dict.fromkeys(pin for pin in query.get("pin", ()) if 0 < len(pin) <= 80))[:MOST_PINS]
+    view = view.replace(lesson=choices.decode(query, said, _snapped))
     return view.replace(**axes, **budgets, pins=pins, three_d=_one(query, "view") == "3d", all_models=_one(query, "front") == "all"), said
 
 

@@ -23,7 +23,7 @@ LATE_SECONDS = 2.0  # a message that the browser sent before it had the new addr
 
 
 def view() -> View:
-    """What the explorer shows now, as restored from the address bar when that was changed from outside."""
+    """What the pages show now, as restored from the address bar when that was changed from outside."""
     query = {name: st.query_params.get_all(name) for name in st.query_params}
     if _VIEW not in st.session_state or (query != st.session_state[_WRITTEN]["now"] and not _late(query)):
         restored, said = link.decode(query)

@@ -139,6 +139,17 @@ def test_progress_becomes_a_row_and_a_curve_that_stays_short(scribe, store):
     assert store.find("r")["curve"] is None and store.find("r")["fraction"] == 0
 
 
+def test_a_complete_run_keeps_its_curve_to_the_last_point(scribe, store):
+    request(scribe, submit("r"))
+    future = scribe.client.futures[0]
+    progress(scribe, future, started=True)
+    text = json.dumps({"identity": "r", "key": future.key, "event": {"fraction": 0.5, "curve": {"epoch": 1, "loss": 1.0, "top1": 80.0}}})
+    scribe.client.handlers[scribe.topics["progress"]]((0.0, text))
+    future.end(answer("r"))  # before the point was written down
+    scribe.step(0)
+    assert store.find("r")["state"] == COMPLETE and store.find("r")["curve"] == [{"epoch": 1, "loss": 1.0, "top1": 80.0}]
+
+
 def test_what_a_command_computed_is_kept(scribe, store):
     result = answer("own")["result"]
     latency = {"signature": "s", "baseline_signature": "b", "machine_id": "m", "runtime": "r", "threads": 1, "batch": 1}

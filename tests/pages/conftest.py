@@ -83,12 +83,15 @@ class Notes:
         self.asked.append(("submit", work.recipe.key()))
         return blank_row(work.identity(), model=work.model, dataset=work.dataset, recipe=work.recipe.to_json(), key=work.recipe.key(), split=work.split)
 
-    def submit_all(self, works, lane=None):
+    def submit_all(self, works, lane=None, priority=None):
         return [self.submit(work) for work in works]
 
     def train(self, model, dataset):
         self.asked.append(("train", model))
         return blank_row("a-training", "training", model=model, dataset=dataset)
+
+    def ask(self, model, dataset):
+        self.asked.append(("ask", model))
 
     def fetch(self, dataset):
         self.asked.append(("fetch", dataset))

@@ -5,7 +5,7 @@ import pytest
 from core.recipe import Recipe
 from core.store import Store
 from core.work import Work
-from pages.ui.known import Shelf
+from pages.ui.known import Known, Shelf
 from tests.pages.conftest import PRUNE, REPAIR, TRIED, result, shipped
 
 
@@ -116,3 +116,15 @@ def test_differences_between_runs_are_paired(store):
     better, worse = sorted(known.rows, key=lambda row: row["top1"])[::-1]
     tied = expected["low"] <= 0 <= expected["high"]
     assert (worse["id"] in shelf.ties(known, "artifact_bytes")) == (tied and worse["artifact_bytes"] >= better["artifact_bytes"])
+
+
+def test_what_is_set_apart_is_found_but_not_drawn(store):
+    student = result("resnet18", [{"step": "student", "model": "squeezenet1_1"}, {"step": "finetune"}], 1)
+    shelf = Shelf(store, shipped(), "here", apart=[student])
+    store.import_gallery([student | {"predicted": b""}])
+    known = shelf.known("resnet18", "fashion_mnist")
+    row = known.find(f"resnet18/{student['key']}")
+    assert row["identity"] == student["identity"] and row not in known.rows and known.apart == [row]
+    untimed = row | {"ratio": None}
+    assert Known(apart=[untimed]).untimed(untimed, ()) is untimed and Known(apart=[untimed]).untimed(None, ()) is None  # timed once it is at hand
+    assert student["identity"] not in {row["identity"] for row in shelf.known("squeezenet1_1", "fashion_mnist").others}

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from core.charts import AXES
 from core.recipe import STEPS, Recipe, params
-from pages.ui import link
+from core.students import SEEDS
+from pages.ui import choices, link
+from pages.ui.choices import Choices
 from pages.ui.link import View, decode, encode
 
 
@@ -31,13 +33,20 @@ def steps(draw):
     return step_type(**{spec.name: draw(values(spec)) for spec in params(step_type)})
 
 
+LESSONS = st.builds(
+    Choices, student=st.sampled_from(["resnet18", "squeezenet1_1"]), seed=st.sampled_from(SEEDS), picture=st.integers(0, choices.MOST_PICTURES - 1),
+    **{name: values(choices.field(name)) for name in choices.FIELDS},
+)  # fmt: skip
 VIEWS = st.builds(
     View, model=st.sampled_from(["resnet18", "squeezenet1_1"]), dataset=st.sampled_from(["fashion_mnist", "digits"]),
     recipe=st.builds(Recipe, st.lists(steps(), max_size=4).map(tuple), st.integers(0, 1000)), x=st.sampled_from(list(AXES)),
     third=st.none() | st.sampled_from(list(AXES)), three_d=st.booleans(), all_models=st.booleans(), accuracy=st.none() | st.integers(0, 100).map(float),
     kilobytes=st.none() | st.integers(1, 9999).map(float), latency=st.none() | st.integers(1, 40).map(lambda at: at / 20),
-    pins=st.lists(st.text("abcdef0123456789/", min_size=1, max_size=20), max_size=4, unique=True).map(tuple),
+    pins=st.lists(st.text("abcdef0123456789/", min_size=1, max_size=20), max_size=4, unique=True).map(tuple), lesson=LESSONS,
 )  # fmt: skip
+
+
+LESSON = [*choices.FIELDS, "student", "student-seed", "picture", "rate"]
 
 
 @given(VIEWS)
@@ -46,7 +55,11 @@ def test_a_view_comes_back_from_its_link(view):
     assert restored == view and said == []
 
 
-@given(st.dictionaries(st.sampled_from([*encode(View()), "x", "size", "view", "front", "accuracy", "pin", "seed"]), st.lists(st.text(max_size=40), max_size=4)))
+@given(
+    st.dictionaries(
+        st.sampled_from([*encode(View()), "x", "size", "view", "front", "accuracy", "pin", "seed", *LESSON]), st.lists(st.text(max_size=40), max_size=4)
+    )
+)
 def test_no_link_can_break_the_page(query):
     view, said = decode(query)
     assert decode(encode(view)) == (view, [])
@@ -81,6 +94,11 @@ def test_off_step_values_are_snapped_and_said():
         ({"x": ["sideways"]}, "sideways"),
         ({"accuracy": ["much"]}, "accuracy"),
         ({"kilobytes": ["-3"]}, "kilobytes"),
+        ({"student": ["resnet99"]}, "resnet99"),
+        ({"temperature": ["warm"]}, "temperature"),
+        ({"width": ["0.52"]}, "0.5 is used"),
+        ({"student-seed": ["7"]}, "seed"),
+        ({"picture": ["-1"]}, "picture"),
     ],
 )
 def test_what_cannot_be_is_replaced_with_a_sentence(query, words):
