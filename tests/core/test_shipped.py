@@ -85,6 +85,16 @@ def test_a_preset_reaches_a_fiftieth_at_half_a_point():
     assert any(50 * row["metrics"]["artifact_bytes"] <= 4 * row["baseline"]["parameters"] and row["difference"]["top1"] >= -0.5 for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("preset", "model", "share", "points"), [("smallest", "resnet18", 150, 1), ("thirtieth", "mobilenet_v3_small", 30, 1), ("three_bits", "squeezenet1_1", 8, 1)]
+)
+def test_a_preset_is_as_small_as_it_says_at_a_point_lost(preset, model, share, points):
+    """`share`: float32 bytes over the download. Of `three_bits` the accuracy matters: recovered by quantization-aware distillation."""
+    key = next(Recipe.from_json(each["recipe"]).key() for each in presets() if each["name"] == preset)
+    row = next(row for row in gallery.runs() if (row["model"], row["key"]) == (model, key))
+    assert share * row["metrics"]["artifact_bytes"] <= 4 * row["baseline"]["parameters"] and row["difference"]["top1"] >= -points
+
+
 @pytest.mark.slow
 def test_a_shipped_run_is_measured_again_as_it_was():
     recipe = Recipe.from_json({"steps": [{"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}]})
