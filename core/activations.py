@@ -84,7 +84,7 @@ class _Reading:
         return chosen and isinstance(layer_of(node, self.module), WEIGHTED)
 
     def moves(self, node: fx.Node) -> bool:
-        part = node.target is operator.getitem and self.is_a(node.args[0], SPLIT)
+        part = node.target is operator.getitem and (self.is_a(node.args[0], SPLIT) or _is_crop(node.args[1]))
         return part or self.is_a(node, MOVE) or self.is_a(node, LARGEST) or self.is_a(node, SPLIT)
 
     def source(self, node: fx.Node) -> fx.Node:
@@ -175,6 +175,11 @@ def dynamic(module: nn.Module, bits: int, names: Collection[str] | None = None) 
     return {
         name: ActivationGrid(1.0, 0, max(bits, WIDE_BITS) if name in wide else bits, dynamic=True) for name in reading.sites if names is None or name in names
     }
+
+
+def _is_crop(index: object) -> bool:
+    """Whether `x[index]` only cuts off a frame or channels."""
+    return isinstance(index, tuple) and all(isinstance(part, slice) for part in index)
 
 
 def _same(value: Tensor) -> Tensor:

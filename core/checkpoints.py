@@ -1,4 +1,4 @@
-"""Makes checkpoints: trains a model on a dataset from its plain torchvision start, and writes weights with a card.
+"""Makes checkpoints: trains a model on a dataset from its plain start, and writes weights with a card.
 
 Called by `python -m core train` and, for the page's Train button, by a worker of the cluster.
 """
@@ -22,6 +22,8 @@ SETTINGS = {
     "mobilenet_v3_small": (36, 0.1),
     "squeezenet1_1": (32, 0.03),
     "shufflenet_v2_x0_5": (32, 0.15),
+    "lenet_300_100": (40, 0.05),
+    "lenet_5": (8, 0.05),
 }
 ELSE = (12, 0.05)
 BATCH_SIZE = 128
@@ -106,7 +108,7 @@ def train(
     figures = {split: summary(evaluate(module, dataset, size, split, batch_size=training.WATCH_BATCH, turn=turn)) for split in ("validation", "test")}
     card = {
         "model": model, "dataset": dataset_name, "family": dataset.source.family, "classes": len(dataset.source.classes),
-        "input_size": size, "stem": zoo.STEM if size == 32 else f"plain torchvision stem at {size}×{size}",
+        "input_size": size, "stem": zoo.stem(model, size),
         "command": command or f"python -m core train --model {model} --dataset {dataset_name} --epochs {epochs}",
         "epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay, "batch_size": plan.batch_size, "seed": seed, "trained_on": pictures,
         "start": STARTS[start], "before": _history(before), "threads": torch.get_num_threads(), "stored_as": "float16",

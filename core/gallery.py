@@ -24,6 +24,8 @@ MODELS = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5
 TEMPERATURES = (1, 2, 4, 8, 16)
 FINETUNE = {"epochs": 3, "images": 6000, "learning_rate": 0.02}  # short trainings, which the explorer's own controls ask for too
 DISTILL = {"epochs": 1, "images": 6000, "learning_rate": 0.01}
+TEACHING = ("lenet_300_100", "lenet_5")  # on the full set too: the papers' recipe trains on all of it
+FULL = "fashion_mnist_full"
 _REPAIR = {"step": "calibrate_batchnorm"}
 
 
@@ -40,6 +42,21 @@ def recipes() -> list[Recipe]:
     return [Recipe.from_json({"steps": steps}) for steps in found]
 
 
+def teaching_recipes() -> list[Recipe]:
+    """What the two LeNets show: weights pruned, bits, and int8; the baseline first."""
+    found: list[list[dict]] = [[]]
+    found += [[_prune(sparsity)] for sparsity in (0.5, 0.8, 0.9, 0.95)]
+    found += [[_bits(bits)] for bits in (8, 4, 3, 2)]
+    found += [[_int8()], [_prune(0.8), _bits(4)], [_prune(0.9), _bits(4)]]
+    return [Recipe.from_json({"steps": steps}) for steps in found]
+
+
+def preset(name: str) -> Recipe:
+    """A recipe of assets/presets.json."""
+    presets = json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
+    return Recipe.from_json(next(found["recipe"] for found in presets if found["name"] == name))
+
+
 def presets(model: str) -> list[Recipe]:
     """The recipes of assets/presets.json that are measured on this model beyond the others: what takes training is not run on every one."""
     found = json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
@@ -47,6 +64,8 @@ def presets(model: str) -> list[Recipe]:
 
 
 def works(model: str) -> list[Work]:
+    if model in TEACHING:
+        return [Work(model, dataset, recipe) for dataset in (DATASET, FULL) for recipe in (*teaching_recipes(), *presets(model))]
     return [Work(model, DATASET, recipe) for recipe in (*recipes(), *presets(model))]
 
 
@@ -108,7 +127,7 @@ def _write(path: Path, rows: list[dict]) -> None:
 @functools.cache
 def runs() -> list[dict]:
     """The shipped runs as `Result.to_json()` rows, with `predicted` as bytes (little-endian uint16); empty before the first build."""
-    return [with_labels(row) for model in sorted(MODELS) if (path := FOLDER / f"{model}.json").exists() for row in read(path)]
+    return [with_labels(row) for model in (*sorted(MODELS), *TEACHING) if (path := FOLDER / f"{model}.json").exists() for row in read(path)]
 
 
 def read(path: Path) -> list[dict]:

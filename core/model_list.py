@@ -1,4 +1,4 @@
-"""Measures what assets/models.json says of torchvision's classifiers, by building and running every one of them.
+"""Measures what assets/models.json says of torchvision's classifiers and the teaching models, by building and running every one of them.
 
 Called by `python -m core models --generate` through `zoo.write_models`; it takes ten minutes and up to 8 GB of memory. Whoever only
 wants to read the list asks `zoo.models()`.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 import torchvision
 from torch import nn
 
-from core import channels
+from core import channels, teaching_models, zoo
 from core.architecture import Architecture, probe, skeleton
 from core.errors import BadArtifact
 from core.metrics import cost
@@ -32,27 +34,27 @@ FAMILIES = {
 
 
 def names() -> list[str]:
-    """Torchvision's classifiers by name, sorted."""
-    return sorted(torchvision.models.list_models(module=torchvision.models))
+    """Torchvision's classifiers and the teaching models by name, sorted."""
+    return sorted([*torchvision.models.list_models(module=torchvision.models), *teaching_models.MODELS])
 
 
 def facts(model: str) -> dict:
     """Everything that the list says of one model."""
     size = smallest_input(model)
     module = Architecture.plain(model, CLASSES, size).build()
-    builder = torchvision.models.get_model_builder(model)
+    teaching = model in teaching_models.MODELS
     return {
         "name": model,
-        "family": FAMILIES[builder.__module__.rpartition(".")[2]],
+        "family": teaching_models.FAMILY if teaching else FAMILIES[torchvision.models.get_model_builder(model).__module__.rpartition(".")[2]],
         "parameters": cost.parameters(module),
         "macs": cost.macs(module, size),
         "smallest_input": size,
         "input_step": input_step(model, size),
         "weights": [name for name, _parameter in weights_of(module)],
         "batch_norm": any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()),
-        "imagenet_weights": len(torchvision.models.get_model_weights(model)) > 0,
+        "imagenet_weights": not teaching and len(torchvision.models.get_model_weights(model)) > 0,
         "channel_prunable": channel_prunable(model, size),
-    }
+    } | ({"teaching": True} if teaching else {})
 
 
 def smallest_input(model: str) -> int:
@@ -66,8 +68,8 @@ def smallest_input(model: str) -> int:
 
 
 def input_step(model: str, smallest: int) -> int:
-    """The smallest of `STEPS` by which the input can grow: a vision transformer wants whole patches."""
-    return next(step for step in STEPS if _accepts(model, smallest + step) and _accepts(model, smallest + 2 * step))
+    """The smallest of `STEPS` by which the input can grow: a vision transformer wants whole patches; the largest of all inputs where it cannot."""
+    return next((step for step in STEPS if _accepts(model, smallest + step) and _accepts(model, smallest + 2 * step)), zoo.LARGEST_INPUT)
 
 
 def _accepts(model: str, size: int) -> bool:
@@ -132,11 +134,11 @@ def _enliven(module: nn.Module, size: int) -> None:
     module.eval()
 
 
-def measure(report=lambda event: None) -> list[dict]:
-    """`facts` of every model, sorted by name."""
+def measure(report=lambda event: None, known: Mapping[str, dict] = MappingProxyType({})) -> list[dict]:
+    """`facts` of every model, sorted by name; those of `known` models as they are."""
     found = []
     for number, model in enumerate(names()):
         report({"fraction": number / len(names()), "stage": model})
-        found.append(facts(model))
+        found.append(known[model] if model in known else facts(model))
         gc.collect()
     return found

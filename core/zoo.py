@@ -1,4 +1,4 @@
-"""The models: torchvision's classifiers, built for a dataset, and their checkpoints with cards.
+"""The models: torchvision's classifiers and two teaching models, built for a dataset, and their checkpoints with cards.
 
 The list of names, sizes and smallest inputs is read from the generated assets/models.json, so that listing models
 imports no torch; `build` and `Checkpoint.load` do.
@@ -24,22 +24,23 @@ LARGEST_INPUT = 512
 
 @functools.cache
 def models() -> dict[str, dict]:
-    """name → what assets/models.json says of each of torchvision's 80 classifiers, sorted by name.
+    """name → what assets/models.json says of each of torchvision's 80 classifiers and of the teaching models, sorted by name.
 
     `family`; `parameters` with 10 classes; `macs` at `smallest_input`; `input_step`, by which the input may grow; `layers`,
-    the number of weights; `batch_norm`; `imagenet_weights`; `channel_prunable`, which is True or the reason why not.
+    the number of weights; `batch_norm`; `imagenet_weights`; `channel_prunable`, which is True or the reason why not; and, of the models of
+    `core.teaching_models` alone, `teaching`.
     """
     return {entry["name"]: entry for entry in json.loads(MODELS_FILE.read_text())["models"]}
 
 
-def write_models(report=lambda event: None, path: Path = MODELS_FILE) -> None:
-    """Build, run and prune every model, and write what was measured; takes minutes. Same torchvision, same file."""
+def write_models(report=lambda event: None, path: Path = MODELS_FILE, only_missing: bool = False) -> None:
+    """Build, run and prune every model, or only those that the list lacks, and write what was measured; takes minutes. Same torchvision, same file."""
     from importlib.metadata import version
 
     from core import model_list
     from core.home import write_whole
 
-    lines = ",\n".join("  " + json.dumps(entry) for entry in model_list.measure(report))
+    lines = ",\n".join("  " + json.dumps(entry) for entry in model_list.measure(report, models() if only_missing else {}))
     head = json.dumps({"torchvision": version("torchvision"), "classes": model_list.CLASSES})
     write_whole(path, f'{head[:-1]}, "models": [\n{lines}\n]}}\n'.encode())
     models.cache_clear()
@@ -64,13 +65,21 @@ def input_size(model: str, wanted: int) -> int:
 
 def check_reads(model: str, size: int) -> None:
     """Raises `BadRecipe` when the model cannot read pictures of `size` × `size`, as a student of a checkpoint must."""
-    least = input_size(model, size)
-    if least != size:
-        raise BadRecipe(f"{model} cannot be the student, because the pictures are {size}×{size}, and it reads none smaller than {least}×{least}.")
+    nearest = input_size(model, size)
+    if nearest != size:
+        which = f"none smaller than {nearest}×{nearest}" if nearest > size else f"only {nearest}×{nearest}"
+        raise BadRecipe(f"{model} cannot be the student, because the pictures are {size}×{size}, and it reads {which}.")
+
+
+def stem(model: str, size: int) -> str:
+    """What a checkpoint's card says about how pictures enter the model."""
+    if check_model(model).get("teaching"):
+        return "one grey channel of 28×28 pixels, without the frame of two that makes 32×32"
+    return STEM if size == 32 else f"plain torchvision stem at {size}×{size}"
 
 
 def build(model: str, classes: int, size: int, imagenet: bool = False):
-    """A freshly initialised torchvision classifier in eval mode, channels_last, for pictures of `size` × `size`.
+    """A freshly initialised classifier in eval mode, channels_last, for pictures of `size` × `size`.
 
     With `imagenet`, torchvision's default weights except the head; raises `NotHere` when they can be neither found nor fetched.
     To load weights into a module, `core.architecture.Architecture.build` is quicker: it initialises nothing.
@@ -84,9 +93,13 @@ def build(model: str, classes: int, size: int, imagenet: bool = False):
 
 
 def construct(model: str, classes: int, size: int):
-    """Torchvision's own module as its constructor leaves it, with a head of `classes` and no auxiliary heads."""
+    """Torchvision's own module, or a teaching model, as its constructor leaves it, with a head of `classes` and no auxiliary heads."""
     import torchvision
 
+    from core import teaching_models
+
+    if model in teaching_models.MODELS:
+        return teaching_models.construct(model, classes, size)
     options: dict = {"num_classes": classes}
     if model.startswith("vit_"):
         options["image_size"] = size
@@ -102,6 +115,8 @@ def _load_imagenet(module, model: str, size: int) -> None:
     import torch
     import torchvision
 
+    if not check_model(model).get("imagenet_weights", True):
+        raise NotHere(f"ImageNet weights of {model}", "there are none", "Train from scratch with --weights none.")
     damaged = torch.serialization.pickle.UnpicklingError  # what torch's own loading says of a file that is none
     weights = torchvision.models.get_model_weights(model).DEFAULT
     try:

@@ -21,6 +21,7 @@ LIGHT = (
     "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
     "core.sensitivity", "core.layers", "core.layer_charts", "core.commands.layers",
     "core.students", "core.distill_charts", "core.answers",
+    "core.papers", "core.reproduced", "core.paper_figures", "core.commands.papers",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 

@@ -27,10 +27,11 @@ def show(given) -> None:
     if given.students:
         show_students(given)
         return
-    if given.model is not None and given.model not in gallery.MODELS:
-        raise UnknownName("model in the gallery", given.model, list(gallery.MODELS))
+    models = [*gallery.MODELS, *gallery.TEACHING]
+    if given.model is not None and given.model not in models:
+        raise UnknownName("model in the gallery", given.model, models)
     if given.build:
-        build([given.model] if given.model else list(gallery.MODELS), not given.no_latency)
+        build([given.model] if given.model else models, not given.no_latency)
         gallery.runs.cache_clear()
     rows = [row for row in gallery.runs() if given.model in (None, row["model"])]
     if given.json:

@@ -9,8 +9,11 @@ from core.errors import BadInput
 
 
 def add(commands) -> None:
-    models = commands.add_parser("models", help="list the models that can be compressed", description="Lists torchvision's classifiers.")
+    models = commands.add_parser(
+        "models", help="list the models that can be compressed", description="Lists torchvision's classifiers and the teaching models."
+    )
     models.add_argument("--generate", action="store_true", help="build every model and write assets/models.json anew (for developers; minutes)")
+    models.add_argument("--missing", action="store_true", help="with --generate: build only the models that the list lacks")
     options.json_flag(models)
     models.set_defaults(act=list_models)
 
@@ -32,7 +35,7 @@ def list_models(given) -> None:
 
     if given.generate:
         with terminal.Progress("models") as progress:
-            zoo.write_models(progress)
+            zoo.write_models(progress, only_missing=given.missing)
     trained: dict[str, list[str]] = {}
     for checkpoint in zoo.checkpoints():
         trained.setdefault(checkpoint.model, []).append(checkpoint.family)
@@ -44,7 +47,7 @@ def list_models(given) -> None:
     for facts in models:
         counts = [terminal.count_text(facts[name]) if facts.get(name) is not None else "–" for name in ("parameters", "macs")]
         smallest = facts["smallest_input"]
-        rows.append([facts["name"], *counts, f"{smallest}×{smallest}", ", ".join(facts["checkpoints"])])
+        rows.append([facts["name"] + (" (teaching)" if facts.get("teaching") else ""), *counts, f"{smallest}×{smallest}", ", ".join(facts["checkpoints"])])
     print(terminal.table(rows, right=(1, 2, 3)))
 
 

@@ -52,7 +52,7 @@ def number(name: str, above: float, high: float, low_too: bool = False) -> Calla
 
 def model_and_dataset(command: argparse.ArgumentParser) -> None:
     """The two options that most commands share."""
-    command.add_argument("--model", required=True, metavar="M", help="a torchvision classifier, such as resnet18; `python -m core models` lists all")
+    command.add_argument("--model", required=True, metavar="M", help="a classifier, such as resnet18; `python -m core models` lists all")
     dataset_alone(command)
 
 

@@ -46,13 +46,14 @@ def _model(view: View, label: str) -> None:
     st.selectbox(
         label, names, key="model", format_func=lambda name: _model_words(name, name in trained), width=330,
         on_change=lambda: _changed(model=state.widget("model")),
-        help="torchvision's 80 classifiers. Those marked ● have trained weights for this dataset; any other can be trained here.",
+        help="torchvision's 80 classifiers and two teaching models. Those marked ● have trained weights for this dataset; any other can be trained here.",
     )  # fmt: skip
 
 
 def _model_words(name: str, trained: bool) -> str:
     count = zoo.models()[name].get("parameters")
-    return f"{'● ' if trained else ''}{name}" + (f" · {count_words(count)} parameters" if count else "")
+    teaching = " · teaching" if zoo.models()[name].get("teaching") else ""
+    return f"{'● ' if trained else ''}{name}" + (f" · {count_words(count)} parameters" if count else "") + teaching
 
 
 def _dataset(view: View) -> None:

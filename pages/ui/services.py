@@ -30,11 +30,11 @@ def cluster():
 @st.cache_resource(show_spinner=False)
 def shelf():
     """Every measured run as flat rows, the gallery's among them. Shared: do not change the rows."""
-    from core import gallery, students
+    from core import gallery, reproduced, students
     from core.machine import machine
     from pages.ui.known import Shelf
 
-    return Shelf(store(), gallery.runs(), machine()["id"], apart=students.runs())
+    return Shelf(store(), [*reproduced.runs(), *gallery.runs()], machine()["id"], apart=students.runs())
 
 
 @st.cache_resource(show_spinner=False)

@@ -9,6 +9,7 @@ import pytest
 
 import core.methods  # noqa: F401
 from core import engine, gallery, zoo
+from core.datasets import DATASETS
 from core.home import ASSETS
 from core.points import family
 from core.recipe import Recipe
@@ -16,7 +17,8 @@ from core.work import Work
 
 LEAST = {  # top-1 on the test split, percent
     ("fashion_mnist", "resnet18"): 92, ("fashion_mnist", "mobilenet_v3_small"): 91, ("fashion_mnist", "squeezenet1_1"): 90,
-    ("fashion_mnist", "shufflenet_v2_x0_5"): 90, ("digits", "mobilenet_v3_small"): 97, ("digits", "squeezenet1_1"): 97, ("digits", "shufflenet_v2_x0_5"): 97,
+    ("fashion_mnist", "shufflenet_v2_x0_5"): 90, ("fashion_mnist", "lenet_300_100"): 88.5, ("fashion_mnist", "lenet_5"): 90,
+    ("digits", "mobilenet_v3_small"): 97, ("digits", "squeezenet1_1"): 97, ("digits", "shufflenet_v2_x0_5"): 97,
 }  # fmt: skip
 
 
@@ -29,7 +31,7 @@ def test_checkpoints_are_as_good_as_they_must_be(place, least):
     card = json.loads((ASSETS / "checkpoints" / place[0] / f"{place[1]}.json").read_text())
     assert card["test"]["top1"] >= least
     assert card["test"]["images"] in (400, 5000) and card["test"]["top1_low"] < card["test"]["top1"] < card["test"]["top1_high"]
-    assert card["stem"] == "plain torchvision stem at 32×32" and card["command"].startswith(f"python -m core train --model {place[1]} ")
+    assert card["stem"] == zoo.stem(place[1], 32) and card["command"].startswith(f"python -m core train --model {place[1]} ")
     assert card["trained_on"] == (60_000 if place[0] == "fashion_mnist" else 997)
     assert {"epochs", "seed", "validation", "date", "versions"} <= set(card)
 
@@ -51,13 +53,13 @@ def test_presets_are_known_runs():
     everywhere = {recipe.key() for recipe in gallery.recipes()}
     for preset in found:
         models = preset.get("models", ())
-        assert set(models) <= set(gallery.MODELS) and (Recipe.from_json(preset["recipe"]).key() in everywhere) != bool(models)
+        assert set(models) <= {*gallery.MODELS, *gallery.TEACHING} and (Recipe.from_json(preset["recipe"]).key() in everywhere) != bool(models)
     assert all(preset["help"] for preset in found)
 
 
 def test_the_gallery_covers_four_models_and_every_family():
     rows = gallery.runs()
-    assert len(rows) >= 80 and {row["model"] for row in rows} == set(gallery.MODELS)
+    assert len(rows) >= 80 and {row["model"] for row in rows} == {*gallery.MODELS, *gallery.TEACHING}
     for model in gallery.MODELS:
         own = [row for row in rows if row["model"] == model]
         assert {row["identity"] for row in own} == {work.identity() for work in gallery.works(model)}, f"python -m core gallery --build --model {model}"
@@ -68,6 +70,16 @@ def test_the_gallery_covers_four_models_and_every_family():
     for row in rows:
         assert row["machine"]["id"] and row["machine"]["cpu"] and row["date"] and len(row["predicted"]) == 2 * row["metrics"]["images"] == 10_000
         assert row["metrics"]["latencies"] and row["metrics"]["deployed_bytes"] and row["baseline"]["latencies"]
+
+
+@pytest.mark.parametrize("model", gallery.TEACHING)
+def test_the_gallery_shows_the_teaching_models_on_both_sizes_of_their_set(model):
+    rows = [row for row in gallery.runs() if row["model"] == model]
+    for dataset in (gallery.DATASET, gallery.FULL):
+        if DATASETS.get(dataset).missing() is None:
+            wanted = {work.identity() for work in gallery.works(model) if work.dataset == dataset}
+            assert {row["identity"] for row in rows if row["dataset"] == dataset} == wanted, f"python -m core gallery --build --model {model}"
+        assert any(row["key"] == gallery.preset("deep_compression").key() for row in rows if row["dataset"] == dataset)
 
 
 def test_something_shipped_is_distinguishably_faster_by_channels_and_by_int8():
@@ -86,7 +98,8 @@ def test_a_preset_reaches_a_fiftieth_at_half_a_point():
 
 
 @pytest.mark.parametrize(
-    ("preset", "model", "share", "points"), [("smallest", "resnet18", 150, 1), ("thirtieth", "mobilenet_v3_small", 30, 1), ("three_bits", "squeezenet1_1", 8, 1)]
+    ("preset", "model", "share", "points"),
+    [("smallest", "resnet18", 150, 1), ("thirtieth", "mobilenet_v3_small", 30, 1), ("three_bits", "squeezenet1_1", 8, 1)],
 )
 def test_a_preset_is_as_small_as_it_says_at_a_point_lost(preset, model, share, points):
     """`share`: float32 bytes over the download. Of `three_bits` the accuracy matters: recovered by quantization-aware distillation."""

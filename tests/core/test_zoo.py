@@ -15,9 +15,11 @@ from core.weights import weights_of
 LISTED = [entry["name"] for entry in json.loads(zoo.MODELS_FILE.read_text())["models"]]
 
 
-def test_the_list_holds_torchvisions_80_classifiers_in_order():
-    assert LISTED == sorted(torchvision.models.list_models(module=torchvision.models)) == model_list.names()
-    assert len(LISTED) == 80
+def test_the_list_holds_torchvisions_80_classifiers_and_the_teaching_models_in_order():
+    teaching = [name for name, facts in zoo.models().items() if facts.get("teaching")]
+    own = [name for name in LISTED if name not in teaching]
+    assert own == sorted(torchvision.models.list_models(module=torchvision.models)) and len(own) == 80
+    assert sorted([*own, *teaching]) == LISTED == model_list.names() and teaching == ["lenet_300_100", "lenet_5"]
     stored = json.loads(zoo.MODELS_FILE.read_text())
     assert (stored["torchvision"], stored["classes"]) == (torchvision.__version__.partition("+")[0], model_list.CLASSES)
 
@@ -29,12 +31,12 @@ def test_what_the_list_says_of_a_model_is_so(name):
     assert facts["parameters"] == cost.parameters(module)
     assert facts["weights"] == [name for name, _parameter in weights_of(module)]
     assert facts["batch_norm"] == any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
-    assert facts["imagenet_weights"] == (len(torchvision.models.get_model_weights(name)) > 0)
+    assert facts["imagenet_weights"] == (not facts.get("teaching") and len(torchvision.models.get_model_weights(name)) > 0)
     assert facts["channel_prunable"] is True or isinstance(facts["channel_prunable"], str)
-    assert facts["family"] and facts["smallest_input"] in model_list.SIZES and facts["input_step"] in model_list.STEPS
+    assert facts["family"] and facts["smallest_input"] in model_list.SIZES and facts["input_step"] in (*model_list.STEPS, zoo.LARGEST_INPUT)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "alexnet", "vit_b_32"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "alexnet", "vit_b_32", "lenet_300_100", "lenet_5"])
 def test_measuring_a_model_again_gives_what_the_list_says(name):
     known = zoo.models()[name]
     assert model_list.smallest_input(name) == known["smallest_input"]
@@ -55,6 +57,11 @@ def test_a_model_whose_channels_are_tied_unseen_is_not_called_prunable(monkeypat
 
     monkeypatch.setattr(model_list.channels, "groups", blind)
     assert isinstance(model_list.channel_prunable("shufflenet_v2_x0_5", 32), str)
+
+
+def test_what_the_list_has_need_not_be_measured_again(monkeypatch):
+    monkeypatch.setattr(model_list, "names", lambda: ["lenet_5", "vgg11"])
+    assert model_list.measure(known={"vgg11": {"name": "as it was"}}) == [zoo.models()["lenet_5"], {"name": "as it was"}]
 
 
 def test_the_written_list_is_what_is_read(tmp_path, monkeypatch):

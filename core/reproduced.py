@@ -1,0 +1,166 @@
+"""Our figures beside the papers': found among the runs of this machine and those that are shipped, or measured.
+
+`python -m core papers --build` makes assets/gallery/papers.json, whose rows are like the gallery's, with `against` for paired differences
+to a run that is no baseline. A run of this machine goes before a shipped one. Imports no torch until it measures.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.datasets import DATASETS
+from core.errors import NotHere
+from core.home import ASSETS, write_whole
+from core.papers import PAPERS, Paper, Row
+from core.store import COMPLETE, Store
+from core.work import MEASURED_SPLITS, Work
+
+FILE = ASSETS / "gallery" / "papers.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a paper with our result and its paired difference to the reference row (`top1`, `low`, `high`), None where there is none yet."""
+
+    row: Row
+    result: Mapping | None
+    difference: Mapping | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A paper with our figures on one dataset and split."""
+
+    paper: Paper
+    dataset: str
+    split: str
+    lines: tuple[Line, ...]
+
+    @property
+    def missing(self) -> list[Row]:
+        return [line.row for line in self.lines if line.result is None]
+
+
+def work(row: Row, dataset: str, split: str) -> Work:
+    return Work(row.model, dataset, row.recipe, split, latency=False)
+
+
+def standing(paper: Paper, store: Store | None = None, split: str = "test") -> Standing:
+    """Our figures on the first of the paper's datasets that has any; without any, on the one that they would be measured on."""
+    wanted = paper.dataset()
+    for dataset in dict.fromkeys([wanted, *paper.datasets]):
+        found = {row.name: _result(row, dataset, split, store) for row in paper.rows}
+        if any(found.values()):
+            break
+    else:
+        dataset, found = wanted, dict.fromkeys((row.name for row in paper.rows), None)
+    reference = found[paper.reference]
+    return Standing(paper, dataset, split, tuple(Line(row, found[row.name], difference(found[row.name], reference, store)) for row in paper.rows))
+
+
+def _result(row: Row, dataset: str, split: str, store: Store | None) -> Mapping | None:
+    """The newest run of this recipe in the store that is of the checkpoint and engine of today, or the shipped one."""
+    key = row.recipe.key()
+    for known in reversed(store.rows(model=row.model, dataset=dataset, split=split, states=[COMPLETE]) if store else []):
+        if known["key"] == key and known["origin"] == "here" and _is_current(known, row, dataset, split):
+            return known
+    return shipped(row, dataset, split)
+
+
+def shipped(row: Row, dataset: str, split: str) -> Mapping | None:
+    """The run of a row that comes with Paretoscope."""
+    wanted = (row.model, dataset, split, row.recipe.key())
+    return next((run for run in runs() if (run["model"], run["dataset"], run["split"], run["key"]) == wanted), None)
+
+
+def _is_current(known: Mapping, row: Row, dataset: str, split: str) -> bool:
+    try:
+        return work(row, dataset, split).identity() == known["identity"]
+    except NotHere:  # the checkpoint or the pictures have gone
+        return False
+
+
+def difference(result: Mapping | None, reference: Mapping | None, store: Store | None = None) -> Mapping | None:
+    """`result` less `reference` in points of top-1 on the same pictures; None where either, or what it predicted, is not known."""
+    if result is None or reference is None:
+        return None
+    if result["model"] == reference["model"] and not reference["recipe"]["steps"]:
+        return result["difference"]
+    known = result.get("against", {}).get(reference["identity"])
+    return known or _paired(result, reference, store)
+
+
+def _paired(result: Mapping, reference: Mapping, store: Store | None) -> dict | None:
+    from core.datasets import load
+    from core.metrics.accuracy import paired_difference
+
+    predicted = [_predicted(run, store) for run in (result, reference)]
+    if None in predicted or DATASETS.get(result["dataset"]).missing():
+        return None
+    labels = load(result["dataset"]).split(result["split"]).labels
+    mine, theirs = (np.frombuffer(labels_said, "<u2") == labels for labels_said in predicted)
+    return paired_difference(mine, theirs)
+
+
+def _predicted(run: Mapping, store: Store | None) -> bytes | None:
+    return run["predicted"] if "predicted" in run else store.predicted(run["identity"]) if store else None
+
+
+@functools.cache
+def runs() -> list[dict]:
+    """The shipped runs as `core.gallery.runs` has them; empty before the first build."""
+    return [row | {"predicted": zlib.decompress(base64.b64decode(row["predicted"]))} for row in _stored()]
+
+
+def _stored() -> list[dict]:
+    return json.loads(FILE.read_text()) if FILE.exists() else []
+
+
+def build(names: list[str], report: Callable[[str], None] = lambda said: None, **hooks) -> None:
+    """Run what the shipped file lacks of these papers, on full Fashion-MNIST, and write after each run. `hooks` go to `engine.run`."""
+    from core import engine
+
+    old = {row["identity"]: row for row in _stored()}
+    others = [row for name, paper in PAPERS.items() if name not in names for row in paper.rows]
+    kept = {(row.model, row.recipe.key()) for row in others}
+    made = {identity: row for identity, row in old.items() if (row["model"], row["key"]) in kept}
+    for name in names:
+        paper = PAPERS.get(name)
+        for row in paper.rows:
+            for split in MEASURED_SPLITS:
+                asked = work(row, paper.datasets[-1], split)
+                identity = asked.identity()
+                if identity in old:
+                    made[identity] = old[identity]
+                elif identity not in made:
+                    report(f"{paper.title}, {row.title}, {split}")
+                    result = engine.run(asked, **hooks)
+                    made[identity] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
+                    _write([*made.values(), *(row for identity, row in old.items() if identity not in made)])
+    _write(list(made.values()))
+    _write_differences(made)
+
+
+def _write_differences(rows: dict[str, dict]) -> None:
+    """Add the paired differences that need the pictures' labels, which whoever looks may not have."""
+    for _name, paper in PAPERS.items():
+        for split in MEASURED_SPLITS:
+            found = [run for run in (_result(row, paper.datasets[-1], split, None) for row in paper.rows) if run]
+            reference = _result(paper.row(paper.reference), paper.datasets[-1], split, None)
+            for run in found:
+                if reference is not None and reference["recipe"]["steps"]:
+                    rows[run["identity"]].setdefault("against", {})[reference["identity"]] = _paired(run, reference, None)
+    _write(list(rows.values()))
+
+
+def _write(rows: list[dict]) -> None:
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    write_whole(FILE, f"[\n{lines}\n]\n".encode())
+    runs.cache_clear()

@@ -1,0 +1,155 @@
+"""Papers beside ours: what is shipped holds the limits, every row has its figures, and MNIST is taken where it is here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core import engine, reproduced, zoo
+from core.__main__ import main
+from core.datasets import DATASETS, load
+from core.errors import UnknownName
+from core.paper_figures import figure, ours_words, published_words, table
+from core.papers import PAPERS
+from core.reproduced import standing, work
+from core.store import Store
+from core.work import MEASURED_SPLITS
+
+FULL = "fashion_mnist_full"
+EVERY = [pytest.param(paper, id=name) for name, paper in PAPERS.items()]
+full_set = pytest.mark.skipif(DATASETS.get(FULL).missing() is not None, reason="needs the originals of Fashion-MNIST: python -m core datasets --fetch " + FULL)
+
+
+@pytest.mark.parametrize("paper", EVERY)
+def test_every_row_has_its_shipped_figures(paper):
+    for split in MEASURED_SPLITS:
+        found = standing(paper, split=split)
+        assert found.dataset == FULL and not found.missing, f"python -m core papers --build --only {paper.name}"
+        for line in found.lines:
+            assert line.result["metrics"]["images"] == 5000 and line.result["machine"]["cpu"] and line.result["date"]
+            assert line.difference and line.difference["low"] <= line.difference["top1"] <= line.difference["high"]
+
+
+@full_set
+@pytest.mark.parametrize("paper", EVERY)
+def test_what_is_shipped_is_of_todays_recipes_checkpoints_and_engine(paper):
+    for split in MEASURED_SPLITS:
+        for line in standing(paper, split=split).lines:
+            assert line.result["identity"] == work(line.row, FULL, split).identity(), f"python -m core papers --build --only {paper.name}"
+
+
+@pytest.mark.parametrize(("model", "times"), [("lenet_300_100", 40), ("lenet_5", 39)])
+def test_deep_compression_is_as_small_as_published_and_as_good_as_the_reference(model, times):
+    paper = PAPERS.get(f"deep_compression_{model}")
+    published = [paper.row(name).published.kilobytes for name in ("reference", "compressed")]
+    assert round(published[0] / published[1]) == times  # of the paper's own kilobytes
+    line = standing(paper, split="validation").lines[1]
+    assert times * line.result["metrics"]["artifact_bytes"] <= 4 * zoo.models()[model]["parameters"]
+    assert line.difference["high"] >= 0  # the interval contains 0, or lies above it
+
+
+def test_distillation_makes_fewer_errors_than_the_same_net_alone():
+    lines = {line.row.name: line for line in standing(PAPERS.get("distillation"), split="test").lines}
+    right = {name: line.result["metrics"]["top1"] for name, line in lines.items()}
+    assert right["teacher"] > right["distilled"] > right["alone"] and lines["distilled"].difference["low"] > 0
+    alone, distilled = (lines[name].row.recipe.steps for name in ("alone", "distilled"))
+    assert alone[0] == distilled[0] and all(getattr(alone[1], name) == getattr(distilled[1], name) for name in ("epochs", "images", "learning_rate"))
+
+
+def test_slimming_falls_off_a_cliff_and_comes_back():
+    top1 = {line.row.name: line.result["metrics"]["top1"] for line in standing(PAPERS.get("slimming"), split="test").lines}
+    assert top1["whole"] > top1["cut_50"] > top1["cut_70"] and top1["cut_70"] < 30
+    assert all(top1[f"tuned_{share}"] > top1[f"cut_{share}"] + 10 and top1[f"tuned_{share}"] > 80 for share in (50, 60, 70))
+
+
+@full_set
+def test_a_shipped_row_is_measured_again_as_it_was(home):
+    paper = PAPERS.get("deep_compression_lenet_300_100")
+    known = standing(paper, split="test").lines[0].result
+    again = engine.run(work(paper.rows[0], FULL, "test"))
+    assert again.metrics["artifact_bytes"] == known["metrics"]["artifact_bytes"]
+    assert abs(again.metrics["top1"] - known["metrics"]["top1"]) <= 0.1  # another processor may round a tie the other way
+
+
+@full_set
+def test_differences_between_two_recipes_are_paired():
+    """The stored interval against the predicted labels, by a count of the four cells."""
+    lines = {line.row.name: line for line in standing(PAPERS.get("distillation"), split="validation").lines}
+    labels = load(FULL).split("validation").labels
+    mine, theirs = (np.frombuffer(lines[name].result["predicted"], "<u2") == labels for name in ("distilled", "alone"))
+    assert lines["distilled"].difference["top1"] == pytest.approx(100 * ((mine & ~theirs).sum() - (theirs & ~mine).sum()) / len(labels))
+
+
+@pytest.mark.parametrize("paper", EVERY)
+def test_tables_and_charts_show_every_row(paper):
+    found = [standing(paper, split=split) for split in ("test", "validation")]
+    titles, rows = table(*found)
+    assert len(rows) == len(paper.rows) and {len(row) for row in rows} == {len(titles)}
+    drawn = figure(found[0])
+    assert [len(trace["x"]) for trace in drawn["data"]] == [len(paper.rows)] * 2
+    json.dumps(drawn)
+
+
+def test_figures_are_said_as_the_paper_counts():
+    compressed, distilled, xnor = (PAPERS.get(name) for name in ("deep_compression_lenet_5", "distillation", "xnor"))
+    assert published_words(compressed, compressed.row("compressed").published) == "0.74 % wrong"
+    assert [published_words(distilled, row.published) for row in distilled.rows] == ["67 of 10,000 wrong", "146 of 10,000 wrong", "74 of 10,000 wrong"]
+    assert published_words(xnor, xnor.row("xnor").published) == "99.23 %" and published_words(xnor, None) == "–"
+    line = standing(distilled, split="test").lines[1]
+    wrong = round(50 * (100 - line.result["metrics"]["top1"]))
+    assert ours_words(distilled, line).startswith(f"{wrong} of 5,000 wrong (")
+
+
+def test_an_unknown_paper_is_refused_with_those_there_are(capsys):
+    with pytest.raises(UnknownName, match="deep_compression_lenet_5"):
+        PAPERS.get("lottery")
+    assert main(["papers", "--only", "lottery"]) == 2 and "distillation" in capsys.readouterr().err
+
+
+def test_the_command_lists_all_and_needs_no_pictures(capsys, home):
+    assert main(["papers", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["papers"]
+    assert [paper["name"] for paper in told] == list(PAPERS)
+    assert all(row["ours"]["test"] and row["ours"]["validation"] for paper in told for row in paper["rows"])
+    assert main(["papers", "--only", "slimming"]) == 0
+    out = capsys.readouterr().out
+    assert "37.83 %" in out and "Fashion-MNIST" in out and "pytorch-slimming" in out
+
+
+def small_mnist(home) -> None:
+    """What `datasets --fetch mnist` leaves, in small: scikit-learn's digits, grown to 28×28."""
+    digits = load("digits")
+    arrays = {}
+    for split in ("train", "calibration", "validation", "test"):
+        part = digits.split(split)
+        grown = np.kron(part.images[:200], np.ones((1, 1, 4, 4), np.uint8))[:, :, 2:-2, 2:-2]
+        arrays |= {f"{split}_images": grown, f"{split}_labels": part.labels[:200]}
+    place = home / "datasets" / "mnist.npz"
+    place.parent.mkdir(parents=True)
+    np.savez(place, **arrays)
+
+
+def test_mnist_is_taken_where_it_is_here(capsys, home):
+    paper = PAPERS.get("deep_compression_lenet_300_100")
+    assert paper.dataset() == FULL
+    small_mnist(home)
+    load.cache_clear()
+    assert paper.dataset() == "mnist" and standing(paper).dataset == FULL  # until there are figures
+    assert main(["papers", "--run", "--only", paper.name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["papers"][0]
+    assert told["dataset"] == "mnist" and told["rows"][1]["ours"]["test"]["metrics"]["top1"] > 50
+    store = Store()
+    try:
+        before = len(store.rows())
+        found = standing(paper, store, "test")
+        assert (found.dataset, before) == ("mnist", 4) and not found.missing and found.lines[0].result["metrics"]["images"] == 200
+        assert main(["papers", "--run", "--only", paper.name]) == 0 and len(store.rows()) == before  # nothing is measured twice
+    finally:
+        store.close()
+        load.cache_clear()
+    assert "MNIST, test split, n = 200" in capsys.readouterr().out
+
+
+def test_no_shipped_row_lacks_what_others_need():
+    for run in reproduced.runs():
+        assert len(run["predicted"]) == 2 * run["metrics"]["images"] and not run["metrics"]["latencies"]
