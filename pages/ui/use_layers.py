@@ -67,7 +67,9 @@ def _use(view: View, measured: Step, at: int, layers: str) -> None:
 
 
 def _columns(paths: list[str], facts: dict | None) -> dict[str, list]:
-    entries = {entry["layer"]: entry for entry in facts["layers"]} if facts else {}
+    if facts is None:  # they are being counted
+        return {"Layer": paths}
+    entries = {entry["layer"]: entry for entry in facts["layers"]}
 
     def each(when: str, name: str, unit: float = 1.0) -> list:
         return [entries[path][when][name] / unit if path in entries and entries[path][when] else None for path in paths]
