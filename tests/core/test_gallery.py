@@ -22,7 +22,7 @@ RECIPES = [Recipe(), Recipe.from_json({"steps": [{"step": "magnitude_prune", "sp
 @pytest.fixture
 def tiny(five_layer_checkpoint, tmp_path, monkeypatch):
     """A gallery of one model and two recipes, in a folder that is empty; latencies are measured in a few short blocks."""
-    for name, value in (("FOLDER", tmp_path), ("DATASET", "digits"), ("MODELS", (five_layers.NAME,)), ("recipes", lambda: list(RECIPES))):
+    for name, value in (("FOLDER", tmp_path), ("DATASET", "digits"), ("MODELS", (five_layers.NAME,)), ("TEACHING", ()), ("recipes", lambda: list(RECIPES))):
         monkeypatch.setattr(gallery, name, value)
     monkeypatch.setattr(latency, "measure", functools.partial(latency.measure, blocks=6, block_seconds=0.003, others=lambda: lambda: 0.0))
     gallery.runs.cache_clear()

@@ -178,7 +178,7 @@ def test_training_leaves_no_stale_latent_behind_a_codebook(subject, context):
 
 def test_correct_bias_says_when_there_is_nothing_to_correct(subject, context):
     apply(CorrectBias(), subject, context)
-    assert any("no weight on a grid" in note for note in subject.notes)
+    assert any("puts weights on a grid" in note for note in subject.notes)
 
 
 def test_adaptive_rounding_moves_codes_by_one_and_loses_less_than_nearest(subject, context):
