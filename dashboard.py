@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import zoo
-from core.datasets import DATASETS
-from core.errors import NotHere
 from pages.ui import absent, acts, header, services, state
 from pages.ui.chart import load as load_plotly
 from pages.ui.controls import controls
@@ -26,16 +23,7 @@ def main() -> None:
         services.cluster()
         view = state.view()
         header.header(view)
-        missing = DATASETS.get(view.dataset).missing()
-        if missing:
-            state.publish()
-            absent.dataset(view.dataset, missing)
-            return
-        try:
-            zoo.checkpoint(view.model, view.dataset)
-        except NotHere as error:
-            state.publish()
-            absent.checkpoint(view, error)
+        if absent.anything(view):
             return
         header.baseline(view)
         with st.container(key="explorer"):  # a grid of the style sheet

@@ -5,9 +5,6 @@ Reads what was set, asks `core` through `pages/ui`, and draws; computes nothing.
 
 from __future__ import annotations
 
-from core import zoo
-from core.datasets import DATASETS
-from core.errors import NotHere
 from pages.ui import absent, header, services, state
 from pages.ui.chart import load as load_plotly
 from pages.ui.distill import distill
@@ -21,16 +18,7 @@ def main() -> None:
         services.cluster()
         view = state.view()
         header.header(view, model_label="Teacher")
-        missing = DATASETS.get(view.dataset).missing()
-        if missing:
-            state.publish()
-            absent.dataset(view.dataset, missing)
-            return
-        try:
-            zoo.checkpoint(view.model, view.dataset)
-        except NotHere as error:
-            state.publish()
-            absent.checkpoint(view, error)
+        if absent.anything(view):
             return
         header.baseline(view)
         distill()

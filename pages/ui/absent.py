@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import charts
+from core import charts, zoo
 from core.datasets import DATASETS
 from core.errors import NotHere, ParetoscopeError
 from core.store import OPEN
@@ -13,6 +13,22 @@ from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER
 from pages.ui.link import View
 from pages.ui.status import BUSY, IDLE, status
+
+
+def anything(view: View) -> bool:
+    """Whether the view's dataset or checkpoint is missing; then that stands here, and a page has nothing more to draw."""
+    missing = DATASETS.get(view.dataset).missing()
+    if missing:
+        state.publish()
+        dataset(view.dataset, missing)
+        return True
+    try:
+        zoo.checkpoint(view.model, view.dataset)
+    except NotHere as error:
+        state.publish()
+        checkpoint(view, error)
+        return True
+    return False
 
 
 @st.fragment(key=acts.LIVE)
