@@ -6,6 +6,7 @@ The variables are set while this file is imported, before anything can import to
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -66,6 +67,13 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except (psutil.Error, OSError):
         return {}
+
+
+@pytest.fixture(autouse=True)
+def _no_latencies_of_other_tests(monkeypatch):
+    """What one test pretended to have measured must not answer another."""
+    if latency := sys.modules.get("core.metrics.latency"):
+        monkeypatch.setattr(latency, "_MEMORY", latency.Memory())
 
 
 @pytest.fixture
