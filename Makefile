@@ -23,7 +23,7 @@ dashboard: environment
 
 test: test-environment
 	@$(VENV_PYTHON) tests/browser.py
-	@$(VENV_PYTHON) -m pytest $(ARGS)
+	@$(VENV_PYTHON) tests/run.py $(ARGS)
 
 benchmark: test-environment
 	@$(VENV_PYTHON) tests/browser.py

@@ -17,9 +17,9 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 for _variable in ("PARETOSCOPE_DATABASE", "PARETOSCOPE_SCHEDULER"):
     os.environ.pop(_variable, None)
 
-# Every process that a test starts inherits this mark, however far it detaches itself.
-MARK = "PARETOSCOPE_TEST_SESSION"
-os.environ.setdefault(MARK, uuid.uuid4().hex)
+# Every process that a test starts inherits this mark, however far it detaches itself. Each of the processes that share the tests has its own.
+MARK = "PARETOSCOPE_TEST_PROCESS"
+os.environ[MARK] = uuid.uuid4().hex
 _HOME = Path(tempfile.mkdtemp(prefix="paretoscope-test-"))
 os.environ["PARETOSCOPE_HOME"] = str(_HOME)
 os.environ["PARETOSCOPE_TURNS"] = str(_HOME / "turns")  # the tests wait for each other, not for a dashboard that is open meanwhile

@@ -40,9 +40,10 @@ class Context:
         return self.checkpoint.input_size
 
     def calibration(self, wanted: int, batch_size: int = CALIBRATION_BATCH):
-        """Batches of prepared pictures (B, 3, S, S) of the calibration split."""
+        """Batches of prepared pictures (B, 3, S, S) of the calibration split; of pictures larger than 32×32 fewer at a time, at least 8."""
         wanted = wanted if self.images_at_most is None else min(wanted, self.images_at_most)
-        for x, _labels in self.dataset.batches("calibration", self.input_size, batch_size, wanted):
+        fitting = max(8, min(batch_size, batch_size * 32**2 // self.input_size**2))
+        for x, _labels in self.dataset.batches("calibration", self.input_size, fitting, wanted):
             yield x
 
     def teacher_answers(self, teacher: str, images: int):

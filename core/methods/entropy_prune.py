@@ -80,9 +80,9 @@ def _kept_filters(step: EntropyPrune, bits: dict[str, list[float]], subject) -> 
     if step.threshold is not None:
         return pruning.spread(subject, {name: [entropy >= step.threshold for entropy in found] for name, found in bits.items()})
     left = pruning.unpruned(subject, list(bits))
-    place = {name: number for number, name in enumerate(bits)}
-    ranked = sorted((left[name][row] > 0, entropy, place[name], row, name) for name, found in bits.items() for row, entropy in enumerate(found))
-    units = [(name, [row]) for _left, _entropy, _place, row, name in ranked]
+    filters = [(name, [row]) for name, found in bits.items() for row in range(len(found))]
+    order = np.lexsort((np.concatenate(list(bits.values())), np.concatenate([np.array(left[name]) > 0 for name in bits])))  # stable
+    units = [filters[place] for place in order]
     if step.scope == "global":
         return pruning.keep_filters(subject, units, step.sparsity)
     kept = {}

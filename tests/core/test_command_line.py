@@ -311,7 +311,8 @@ def test_a_run_is_left_to_the_cluster_where_one_runs(home, tmp_path):
         row = Store().find(json.loads(done.stdout)["identity"])
         assert row["owner"] and row["metrics"] == json.loads(done.stdout)["metrics"]
         again = process(*asked, "--artifact", str(tmp_path / "model.psc"))
-        assert again.stdout == done.stdout and (tmp_path / "model.psc").stat().st_size == row["metrics"]["artifact_bytes"]
+        assert again.stdout == done.stdout, again.stderr
+        assert (tmp_path / "model.psc").stat().st_size == row["metrics"]["artifact_bytes"]
         path.write_text('{"steps": [{"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}]}')
         shipped = process("run", "--model", "squeezenet1_1", "--dataset", "fashion_mnist", "--recipe", str(path), "--no-latency", "--json")
         end = time.monotonic() + 20

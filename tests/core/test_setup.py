@@ -16,7 +16,7 @@ import environment
 import pytest
 from environment import Missing
 
-from tests import browser
+from tests import browser, run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN, TEST = ROOT / "requirements.txt", ROOT / "requirements-test.txt"
@@ -208,8 +208,16 @@ def test_ci_runs_make_test_and_nothing_less():
     script = (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK) and re.search(r"^make test\b", script, re.MULTILINE)
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
-    recipe = make(ROOT, "--dry-run", "test").stdout
-    assert "-m pytest" in recipe and " -m " not in recipe.partition("-m pytest")[2], "every test but the benchmarks"
+    assert "tests/run.py" in make(ROOT, "--dry-run", "test").stdout
+    everything, browser = (part[1] for part in run.PARTS)
+    assert (everything, browser) == ("not e2e and not benchmark", "e2e"), "every test but the benchmarks"
+
+
+@pytest.mark.parametrize(("statuses", "whole"), [((0, 0), 0), ((1, 0), 1), ((0, 1), 1), ((5, 0), 0), ((0, 5), 0), ((5, 5), 5), ((2,), 2)])
+def test_every_part_of_the_tests_is_run_and_none_of_their_failures_lost(monkeypatch, statuses, whole):
+    left = list(statuses)
+    monkeypatch.setattr(run.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), left.pop(0)))
+    assert run.main([]) == whole and not left
 
 
 def test_ci_ends_what_the_tests_left_behind(tmp_path):

@@ -1,0 +1,30 @@
+"""Runs every test: what needs no browser on all cores at once, then the browser's, which have the machine to themselves.
+
+.venv/bin/python tests/run.py [arguments for pytest]     called by `make test`
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PARTS = (
+    ("-m", "not e2e and not benchmark", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal"),  # a process takes up to 3 GB
+    ("-m", "e2e"),
+)
+PASSED, FAILED, NONE_FOUND = 0, 1, 5  # pytest's exit statuses; any other ends the run
+
+
+def main(arguments: list[str]) -> int:
+    statuses = []
+    for part in PARTS:
+        statuses.append(subprocess.run([sys.executable, "-m", "pytest", *part, *arguments], check=False).returncode)
+        if statuses[-1] not in (PASSED, FAILED, NONE_FOUND):
+            return statuses[-1]
+    if FAILED in statuses:
+        return FAILED
+    return PASSED if PASSED in statuses else NONE_FOUND
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
