@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
-_LAST = ("slow", "e2e", "benchmark")  # in this order, after all that carries none of these marks
+_LAST = ("slow", "alone", "e2e", "benchmark")  # in this order, after all that carries none of these marks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

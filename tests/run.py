@@ -1,4 +1,4 @@
-"""Runs every test: what needs no browser on all cores at once, then the browser's, which have the machine to themselves.
+"""Runs every test: most of them on all cores at once, then those that want the machine for themselves, the browser's last.
 
 .venv/bin/python tests/run.py [arguments for pytest]     called by `make test`
 """
@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 PARTS = (
-    ("-m", "not e2e and not benchmark", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal"),  # a process takes up to 3 GB
-    ("-m", "e2e"),
+    ("-m", "not alone and not e2e and not benchmark", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal"),  # a process takes up to 3 GB
+    ("-m", "alone or e2e"),
 )
 PASSED, FAILED, NONE_FOUND = 0, 1, 5  # pytest's exit statuses; any other ends the run
 

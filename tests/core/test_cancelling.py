@@ -13,7 +13,7 @@ from core.store import CANCELLED, COMPLETE, RUNNING
 from core.turns import Turns
 from core.work import Work
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 RECIPES = {
     "training": [{"step": "distill", "epochs": 50, "images": 4000}],
     "evaluating": [{"step": "magnitude_prune", "sparsity": 0.37}],

@@ -17,6 +17,7 @@ import pytest
 from core.errors import Cancelled, ParetoscopeError
 from core.turns import Turns
 
+pytestmark = pytest.mark.alone
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
