@@ -12,7 +12,7 @@ from pages.ui.chart import load as load_plotly
 from pages.ui.controls import controls
 from pages.ui.drawers import drawers
 from pages.ui.frame import frame, guard
-from pages.ui.live import live
+from pages.ui.live import lead, live, think
 from pages.ui.panel import panel
 
 
@@ -36,8 +36,10 @@ def main() -> None:
 def explorer() -> None:
     """What follows the recipe, in one fragment, so that one run of it answers a control. The chart goes first: it is looked at."""
     with guard():
+        think()
         with st.container(key="live"):
             live()
+        lead()
         controls()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 import streamlit as st
 
 from core import charts, pareto
@@ -18,11 +21,55 @@ from pages.ui.link import View
 from pages.ui.status import BUSY, IDLE, WRONG, status
 
 HEIGHT = "var(--chart-height)"  # set by the style sheet, so that nothing scrolls
+LEAD_SECONDS = 0.06  # what the browser needs to draw the chart; with the controls in its hands it would render them first
 STAGES = {"train": "training", "evaluate": "evaluating", "latency": "measuring latency", "compress": "compressing"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that the live part shows."""
+
+    view: View
+    work: Work | None
+    known: Known
+    look: Look
+    going: floor.Going | None
+    answer: pareto.Answer | None
+    figure: dict
+
+
+def think() -> None:
+    """Find out what the live part is to show, before the first element of this run is sent: what is sent at once is drawn at once."""
+    state.session()["scene"] = _scene()
+
+
+def lead() -> None:
+    """Between the live part and what follows it: the chart is on screen some 60 ms earlier."""
+    if state.session().get("phase", "rest") == "rest":
+        time.sleep(LEAD_SECONDS)
 
 
 @st.fragment(key=acts.LIVE)
 def live() -> None:
+    session = state.session()
+    scene = session.pop("scene", None) or _scene()
+    view, look = scene.view, scene.look
+    chart(
+        scene.figure, key="chart", height=HEIGHT, glides=not view.three_d, listens=True, name=f"{view.model}-{view.dataset}",
+        label=f"Accuracy of {len(scene.known.rows)} compressed versions of {view.model} over {charts.AXES[view.x].title}",
+        on_pick=lambda id: acts.pick(id, _row), on_pin=acts.pin,
+    )  # fmt: skip
+    with st.container(key="saying", horizontal=True, vertical_alignment="top", gap="xsmall", wrap=False):
+        _sentence(view, scene.known, look, scene.answer)
+        _actions(view, scene.work, look)
+    cards(look.here, scene.known.baseline, look.running, look.stale)
+    _renew_header(scene.known, session)
+    _status(look, scene.going)
+    if session.get("phase", "rest") == "rest":
+        state.publish()
+
+
+def _scene() -> Scene:
     view, session = state.view(), state.session()
     phase = session.get("phase", "rest")
     known, look, work, going = Known(), Look(), None, floor.look(view)
@@ -42,15 +89,7 @@ def live() -> None:
     except ParetoscopeError as error:
         look.problem = str(error)
     answer = pareto.answer(known.rows, view.limits()) if view.limits() else None
-    _chart(view, known, look, answer)
-    with st.container(key="saying", horizontal=True, vertical_alignment="top", gap="xsmall", wrap=False):
-        _sentence(view, known, look, answer)
-        _actions(view, work, look)
-    cards(look.here, known.baseline, look.running, look.stale)
-    _renew_header(known, session)
-    _status(look, going)
-    if phase == "rest":
-        state.publish()
+    return Scene(view, work, known, look, going, answer, _figure(view, known, look, answer))
 
 
 def _renew_header(known: Known, session) -> None:
@@ -83,21 +122,16 @@ def _time_here(view: View, known: Known, look: Look, session) -> None:
         cluster.measure(Work(view.model, view.dataset, Recipe.from_json(row["recipe"])))
 
 
-def _chart(view: View, known: Known, look: Look, answer) -> None:
+def _figure(view: View, known: Known, look: Look, answer) -> dict:
     pinned = [row for row in (known.find(id) for id in view.pins) if row]
     session = state.session()
     moving = look.here and (session.get("phase") == "drag" or look.here["state"] == PREVIEW)
     session["room"] = [*session.get("room", ())[-100:], look.here] if moving else []
-    figure = charts.figure(
+    return charts.figure(
         known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
         others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
         fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None, ties=services.shelf().ties(known, view.x),
         room=session["room"],  # until what was dragged is measured the frame may grow, but not shrink
-    )  # fmt: skip
-    chart(
-        figure, key="chart", height=HEIGHT, glides=not view.three_d, listens=True, name=f"{view.model}-{view.dataset}",
-        label=f"Accuracy of {len(known.rows)} compressed versions of {view.model} over {charts.AXES[view.x].title}",
-        on_pick=lambda id: acts.pick(id, _row), on_pin=acts.pin,
     )  # fmt: skip
 
 

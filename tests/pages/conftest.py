@@ -12,6 +12,7 @@ from core import cluster, gallery
 from core.recipe import Recipe
 from core.store import Store, blank_row
 from core.work import Work
+from pages.ui import live
 
 MODELS = {"resnet18": (92.0, 44_700_000), "squeezenet1_1": (90.0, 2_900_000)}
 PRUNE, BITS, REPAIR = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}
@@ -128,6 +129,7 @@ def notes(checkpoints, monkeypatch) -> Notes:
     made = Notes(Store())
     monkeypatch.setattr(cluster, "connect", lambda *given, **named: made)
     monkeypatch.setattr(gallery, "runs", shipped)
+    monkeypatch.setattr(live, "LEAD_SECONDS", 0)
     st.cache_resource.clear()
     yield made
     st.cache_resource.clear()
