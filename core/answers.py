@@ -7,12 +7,13 @@ checkpoint; one of another checkpoint is not shown. Reading imports no torch.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import struct
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from core.recipe import digest
 from core.zoo import Checkpoint
 
 FILE = ASSETS / "answers.json"
-LOOKED_AT = 300  # validation pictures
+LOOKED_AT, BATCH = 300, 50  # validation pictures
 DOUBTFUL, SURE = 0.75, 0.97  # probabilities of the most probable class
 
 
@@ -46,16 +47,25 @@ def several(first: Mapping | None) -> list[dict]:
     return [{name: first[name] for name in ("number", "label", "logits", "picture")}, *first["others"]] if first else []
 
 
-def make(checkpoint: Checkpoint, dataset_name: str) -> dict:
-    """The answer to the picture that is told right, but only just: where softening shows most. `others` are those that `choose` adds."""
+def make(checkpoint: Checkpoint, dataset_name: str, turn: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext) -> dict:
+    """The answer to the picture that is told right, but only just: where softening shows most. `others` are those that `choose` adds.
+
+    `turn` is entered around every batch and may wait, or raise `Cancelled`.
+    """
     import torch
 
     from core.datasets import load
 
     dataset = load(dataset_name)
     split = dataset.split("validation")
+    parts = []
+    with turn():
+        module = checkpoint.load()
     with torch.inference_mode():
-        logits = checkpoint.load()(dataset.prepare(split.images[:LOOKED_AT], checkpoint.input_size))  # (n, K)
+        for x, _labels in dataset.batches("validation", checkpoint.input_size, BATCH, min(LOOKED_AT, len(split))):
+            with turn():
+                parts.append(module(x))
+    logits = torch.cat(parts)  # (n, K)
     first, *others = (
         {"number": number, "label": int(split.labels[number]), "logits": [round(float(value), 3) for value in logits[number]],
          "picture": picture(split.images[number])}

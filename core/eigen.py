@@ -24,8 +24,17 @@ Turn = Callable[[], contextlib.AbstractContextManager]
 def eigh(matrix: np.ndarray, turn: Turn = contextlib.nullcontext) -> tuple[np.ndarray, np.ndarray]:
     """matrix (n, n) float64, positive semidefinite → eigenvalues (n,), largest first, and eigenvectors (n, n) by column.
 
-    The vectors of eigenvalues that are 0 to machine precision are left 0. `turn` is entered around every piece. The matrix is not changed.
+    The vectors of eigenvalues that are 0 to machine precision may be left 0. `turn` is entered around every piece. The matrix is not changed.
     """
+    try:
+        return _in_pieces(matrix, turn)
+    except np.linalg.LinAlgError:  # hundreds of equal eigenvalues, which weights hardly have: LAPACK's vectors of T do not converge
+        with turn():
+            values, vectors = np.linalg.eigh(matrix)
+            return values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
+
+
+def _in_pieces(matrix: np.ndarray, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
     diagonal, beside, reflections = _tridiagonal(matrix, turn)
     with turn():
         values = eigvalsh_tridiagonal(diagonal, beside)

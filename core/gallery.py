@@ -11,12 +11,16 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.home import ASSETS, write_whole
 from core.recipe import Recipe
 from core.work import Work
+
+if TYPE_CHECKING:
+    from core.engine import Result
 
 FOLDER = ASSETS / "gallery"
 DATASET = "fashion_mnist"
@@ -53,14 +57,18 @@ def teaching_recipes() -> list[Recipe]:
 
 def preset(name: str) -> Recipe:
     """A recipe of assets/presets.json."""
-    presets = json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
-    return Recipe.from_json(next(found["recipe"] for found in presets if found["name"] == name))
+    return Recipe.from_json(next(found["recipe"] for found in shipped_presets() if found["name"] == name))
 
 
 def presets(model: str) -> list[Recipe]:
     """The recipes of assets/presets.json that are measured on this model beyond the others: what takes training is not run on every one."""
-    found = json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
-    return [Recipe.from_json(preset["recipe"]) for preset in found if model in preset.get("models", ())]
+    return [Recipe.from_json(preset["recipe"]) for preset in shipped_presets() if model in preset.get("models", ())]
+
+
+@functools.cache
+def shipped_presets() -> list[dict]:
+    """assets/presets.json: `name`, `title`, `help`, `recipe` (JSON), and the `models` that it is measured on. Shared: do not change it."""
+    return read(ASSETS / "presets.json")
 
 
 def works(model: str) -> list[Work]:
@@ -93,7 +101,7 @@ def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[in
             report(number, len(wanted), work.recipe.canonical())
             seen: list[dict] = []
             result = engine.run(dataclasses.replace(work, latency=False), **hooks, report=seen.append)
-            rows[identity] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
+            rows[identity] = as_stored(result)
             if curves:
                 rows[identity]["curve"] = _curve(seen)
         elif not latency or rows[identity]["metrics"]["latencies"]:
@@ -101,7 +109,7 @@ def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[in
         if latency:
             report(number, len(wanted), work.recipe.canonical())
             _time(rows[identity], work, hooks)
-        _write(path, [rows[each.identity()] for each in wanted if each.identity() in rows])
+        write(path, [rows[each.identity()] for each in wanted if each.identity() in rows])
     return list(rows.values())
 
 
@@ -119,7 +127,8 @@ def _time(row: dict, work: Work, hooks: dict) -> None:
     row["baseline"] |= engine.timed(work.baseline(), **hooks)
 
 
-def _write(path: Path, rows: list[dict]) -> None:
+def write(path: Path, rows: Iterable[dict]) -> None:
+    """A shipped file, a row a line."""
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     write_whole(path, f"[\n{lines}\n]\n".encode())
 
@@ -133,6 +142,11 @@ def runs() -> list[dict]:
 def read(path: Path) -> list[dict]:
     """The rows of a shipped file as they are stored."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def as_stored(result: Result) -> dict:
+    """A row of what `engine.run` returned."""
+    return result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
 
 
 def with_labels(row: dict) -> dict:

@@ -102,14 +102,15 @@ def measure(asked: Layers, *, turn=contextlib.nullcontext, report: Callable[[dic
     base = engine.loaded(work.model, work.dataset, work.checkpoint.hash)
     after = engine.compress(work, engine.Hooks(turn, report=report))
     paths = [name.rpartition(".")[0] for name in base.weights]
+    same = after.architecture.model == base.architecture.model
     with turn():
-        figures = [_figures(subject, paths) for subject in (base, after)]
+        figures = _figures(base, paths), _figures(after, paths if same else [])  # another model has layers of its own
     report({"stage": "evaluate", "fraction": COMPRESS_SHARE})
     entries = []
     for number, path in enumerate(paths):
         told, notes = _weight(base, after, path, turn)
-        before, now = (found[path] for found in figures)
-        gone = not now["parameters"] and told["after_shape"] is None
+        before, now = figures[0][path], figures[1].get(path)
+        gone = now is None or (not now["parameters"] and told["after_shape"] is None)
         form = _form(base.module.get_submodule(path))
         entries.append({"layer": path, "form": form, "before": before, "after": None if gone else now, "weight": told, "notes": notes})
         report({"stage": "evaluate", "fraction": COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(paths)})

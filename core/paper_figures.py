@@ -14,12 +14,11 @@ from core.points import bytes_words, signed, times_words
 from core.reproduced import Line, Standing
 
 PUBLISHED, OURS = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
-COLUMNS = ("", "Published", "Measured here", "Difference", "Published file", "Our file")
 
 
 def table(standing: Standing, other: Standing | None = None) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of cells. Files are left out where neither the paper nor we tell a change of size; `other` is a second split's column."""
-    titles = [*COLUMNS[:2], f"Here, {standing.split}", f"Difference, {standing.split}"]
+    titles = ["", "Published", f"Here, {standing.split}", f"Difference, {standing.split}"]
     if other:
         titles.append(f"Here, {other.split}")
     sized = any(line.row.published and line.row.published.kilobytes for line in standing.lines)
@@ -29,7 +28,7 @@ def table(standing: Standing, other: Standing | None = None) -> tuple[list[str],
         if other:
             cells.append(ours_words(standing.paper, other.lines[number]))
         rows.append(cells + ([published_size(standing, line), our_size(line)] if sized else []))
-    return titles + (list(COLUMNS[4:]) if sized else []), rows
+    return titles + (["Published file", "Our file"] if sized else []), rows
 
 
 def published_words(paper: Paper, published: Published | None) -> str:

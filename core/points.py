@@ -39,8 +39,8 @@ def family(recipe: Recipe) -> str:
 
 
 def int8(recipe: Recipe) -> bool:
-    """Whether the last grids are such that integer kernels can run them."""
-    grids = [step for step in recipe.steps if step.kind == GRID]
+    """Whether the last grids of the weights are such that integer kernels can run them."""
+    grids = [step for step in recipe.steps if step.kind == GRID and getattr(step, "parameters", "weights") != "biases"]
     return bool(grids) and getattr(grids[-1], "int8", False)
 
 
@@ -68,13 +68,13 @@ def step_words(step: Step) -> str:
     A threshold that is set stands in place of the sparsity that it overrides.
     """
     if getattr(step, "threshold", None) is not None:
-        return f"{step.title} below {step.threshold:g}"
+        return f"{step.called} below {step.threshold:g}"
     for spec in params(type(step)):
         value = getattr(step, spec.name)
         if spec.type in (int, float) and value is not None and spec.unit != "pictures":
             plain = is_share(spec) or spec.unit
-            return f"{step.title} {value_words(spec, value)}" if plain else f"{step.title}, {spec.title.lower()} {value_words(spec, value)}"
-    return step.title
+            return f"{step.called} {value_words(spec, value)}" if plain else f"{step.called}, {spec.title.lower()} {value_words(spec, value)}"
+    return step.called
 
 
 def words(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -120,6 +121,7 @@ class Step:
     behind_grid: ClassVar[bool] = False  # of a step that takes away what rounding did, so that nothing may have made up for it since
     makes_up: ClassVar[bool] = False  # of a repair that makes up for what rounding did, as training does
     fills_zeros: ClassVar[bool] = False  # whether zeros scattered among the weights are lost in it
+    looks: ClassVar[int] = 1  # how often at most it looks at each of its `images`, where it has such a field
 
     def __post_init__(self):
         for spec in params(type(self)):
@@ -128,6 +130,11 @@ class Step:
 
     def check(self) -> None:
         """Overridden where two fields depend on each other; raises `BadField`."""
+
+    @property
+    def called(self) -> str:
+        """The title; overridden where a choice makes another thing of a step."""
+        return self.title
 
     def check_model(self, model: str) -> None:
         """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""
@@ -170,7 +177,8 @@ class Step:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
 
 
-def params(step_type: type[Step]) -> list[Param]:
+@functools.cache
+def params(step_type: type[Step]) -> tuple[Param, ...]:
     """The fields of a step, in order, each with its name, title and direction filled in."""
     found = []
     for field in dataclasses.fields(step_type):
@@ -178,7 +186,7 @@ def params(step_type: type[Step]) -> list[Param]:
         title = spec.title or field.name.replace("_", " ").capitalize()
         harder = spec.harder or ("up" if spec.type is float and field.name in ("sparsity", "threshold") else "")
         found.append(dataclasses.replace(spec, name=field.name, title=title, harder=harder))
-    return found
+    return tuple(found)
 
 
 STEPS: Registry[type[Step]] = Registry("step")

@@ -6,23 +6,20 @@ to a run that is no baseline. A run of this machine goes before a shipped one. I
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from core import gallery
 from core.datasets import DATASETS
 from core.errors import NotHere
-from core.home import ASSETS, write_whole
 from core.papers import PAPERS, Paper, Row
 from core.store import COMPLETE, Store
 from core.work import MEASURED_SPLITS, Work
 
-FILE = ASSETS / "gallery" / "papers.json"
+FILE = gallery.FOLDER / "papers.json"
 
 
 @dataclass(frozen=True)
@@ -52,39 +49,52 @@ def work(row: Row, dataset: str, split: str) -> Work:
     return Work(row.model, dataset, row.recipe, split, latency=False)
 
 
-def standing(paper: Paper, store: Store | None = None, split: str = "test") -> Standing:
-    """Our figures on the first of the paper's datasets that has any; without any, on the one that they would be measured on."""
+def standings(paper: Paper, store: Store | None = None) -> dict[str, Standing]:
+    """Our figures by split, on the first of the paper's datasets that has any; without any, on the one that they would be measured on.
+
+    Both splits are of the same dataset, since they stand in one table.
+    """
     wanted = paper.dataset()
     for dataset in dict.fromkeys([wanted, *paper.datasets]):
-        found = {row.name: _result(row, dataset, split, store) for row in paper.rows}
+        found = _results(paper, dataset, store)
         if any(found.values()):
             break
     else:
-        dataset, found = wanted, dict.fromkeys((row.name for row in paper.rows), None)
-    reference = found[paper.reference]
-    return Standing(paper, dataset, split, tuple(Line(row, found[row.name], difference(found[row.name], reference, store)) for row in paper.rows))
+        dataset, found = wanted, {}
+
+    def of(split: str) -> Standing:
+        reference = found.get((paper.reference, split))
+        known = [(row, found.get((row.name, split))) for row in paper.rows]
+        return Standing(paper, dataset, split, tuple(Line(row, result, difference(result, reference, store)) for row, result in known))
+
+    return {split: of(split) for split in MEASURED_SPLITS}
 
 
-def _result(row: Row, dataset: str, split: str, store: Store | None) -> Mapping | None:
-    """The newest run of this recipe in the store that is of the checkpoint and engine of today, or the shipped one."""
-    key = row.recipe.key()
-    for known in reversed(store.rows(model=row.model, dataset=dataset, split=split, states=[COMPLETE]) if store else []):
-        if known["key"] == key and known["origin"] == "here" and _is_current(known, row, dataset, split):
-            return known
-    return shipped(row, dataset, split)
+def standing(paper: Paper, store: Store | None = None, split: str = "test") -> Standing:
+    """`standings` of one split."""
+    return standings(paper, store)[split]
+
+
+def _results(paper: Paper, dataset: str, store: Store | None) -> dict[tuple[str, str], Mapping | None]:
+    """(Row's name, split) → the run of this machine that is of the checkpoint and engine of today, or the shipped one."""
+    asked = {(row.name, split): (row, _identity(row, dataset, split)) for row in paper.rows for split in MEASURED_SPLITS}
+    known = store.find_all(identity for _row, identity in asked.values() if identity) if store else {}
+    own = {identity: run for identity, run in known.items() if run["state"] == COMPLETE and run["origin"] == "here"}
+    return {(name, split): own.get(identity) or shipped(row, dataset, split) for (name, split), (row, identity) in asked.items()}
+
+
+def _identity(row: Row, dataset: str, split: str) -> str | None:
+    """None where the checkpoint or the pictures are not here."""
+    try:
+        return work(row, dataset, split).identity()
+    except NotHere:
+        return None
 
 
 def shipped(row: Row, dataset: str, split: str) -> Mapping | None:
     """The run of a row that comes with Paretoscope."""
     wanted = (row.model, dataset, split, row.recipe.key())
     return next((run for run in runs() if (run["model"], run["dataset"], run["split"], run["key"]) == wanted), None)
-
-
-def _is_current(known: Mapping, row: Row, dataset: str, split: str) -> bool:
-    try:
-        return work(row, dataset, split).identity() == known["identity"]
-    except NotHere:  # the checkpoint or the pictures have gone
-        return False
 
 
 def difference(result: Mapping | None, reference: Mapping | None, store: Store | None = None) -> Mapping | None:
@@ -116,11 +126,11 @@ def _predicted(run: Mapping, store: Store | None) -> bytes | None:
 @functools.cache
 def runs() -> list[dict]:
     """The shipped runs as `core.gallery.runs` has them; empty before the first build."""
-    return [row | {"predicted": zlib.decompress(base64.b64decode(row["predicted"]))} for row in _stored()]
+    return [gallery.with_labels(row) for row in _stored()]
 
 
 def _stored() -> list[dict]:
-    return json.loads(FILE.read_text()) if FILE.exists() else []
+    return gallery.read(FILE) if FILE.exists() else []
 
 
 def build(names: list[str], report: Callable[[str], None] = lambda said: None, **hooks) -> None:
@@ -141,8 +151,7 @@ def build(names: list[str], report: Callable[[str], None] = lambda said: None, *
                     made[identity] = old[identity]
                 elif identity not in made:
                     report(f"{paper.title}, {row.title}, {split}")
-                    result = engine.run(asked, **hooks)
-                    made[identity] = result.to_json() | {"predicted": base64.b64encode(zlib.compress(result.predicted, 9)).decode()}
+                    made[identity] = gallery.as_stored(engine.run(asked, **hooks))
                     _write([*made.values(), *(row for identity, row in old.items() if identity not in made)])
     _write(list(made.values()))
     _write_differences(made)
@@ -152,8 +161,8 @@ def _write_differences(rows: dict[str, dict]) -> None:
     """Add the paired differences that need the pictures' labels, which whoever looks may not have."""
     for _name, paper in PAPERS.items():
         for split in MEASURED_SPLITS:
-            found = [run for run in (_result(row, paper.datasets[-1], split, None) for row in paper.rows) if run]
-            reference = _result(paper.row(paper.reference), paper.datasets[-1], split, None)
+            found = [run for run in (shipped(row, paper.datasets[-1], split) for row in paper.rows) if run]
+            reference = shipped(paper.row(paper.reference), paper.datasets[-1], split)
             for run in found:
                 if reference is not None and reference["recipe"]["steps"]:
                     rows[run["identity"]].setdefault("against", {})[reference["identity"]] = _paired(run, reference, None)
@@ -161,6 +170,5 @@ def _write_differences(rows: dict[str, dict]) -> None:
 
 
 def _write(rows: list[dict]) -> None:
-    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
-    write_whole(FILE, f"[\n{lines}\n]\n".encode())
+    gallery.write(FILE, rows)
     runs.cache_clear()

@@ -181,7 +181,7 @@ def _teacher_answers(request: dict, job: Job) -> dict:
 
     with job.turn():
         _use_threads(1)
-        made = answers.make(zoo.checkpoint(request["model"], request["dataset"]), request["dataset"])
+    made = answers.make(zoo.checkpoint(request["model"], request["dataset"]), request["dataset"], job.turn)
     return {"state": COMPLETE, "result": {"metrics": made}}
 
 

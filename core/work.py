@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +13,7 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, zoo
 from core.datasets import DATASETS, load
 from core.errors import BadField, BadRecipe
-from core.recipe import Recipe, digest
+from core.recipe import Recipe, Step, digest
 
 MEASURED_SPLITS = ("validation", "test")
 THREADS = 1  # of every worker: gradients differ between one thread and two
@@ -37,13 +38,9 @@ class Work:
         DATASETS.get(self.dataset)
         if not isinstance(self.recipe, Recipe):
             raise BadRecipe(f"A run takes a recipe, not {self.recipe!r}.")
-        model, names = self.model, zoo.models()[self.model]["weights"]
-        for step in self.recipe.steps:
+        for step, model, names in self._met():
             step.check_model(model)
-            model, before = step.model_after(model), model
-            names = names if model == before else zoo.models()[model]["weights"]
             step.check_layers(names)
-            names = step.weights_after(names)
         if self.split not in MEASURED_SPLITS:
             raise BadField("split", self.split, "one of " + ", ".join(MEASURED_SPLITS))
         if self.images is not None and (isinstance(self.images, bool) or not isinstance(self.images, int) or not 1 <= self.images <= 10**7):
@@ -70,13 +67,20 @@ class Work:
 
     def warnings(self) -> list[str]:
         """A sentence for every step that changes nothing of this model, or whose work a later one undoes; nothing is refused for it."""
-        said, model, steps = [], self.model, self.recipe.steps
-        for number, step in enumerate(steps):
-            reason = step.idle(steps[:number], zoo.models()[model])
+        said, met = [], list(self._met())
+        for number, (step, model, _names) in enumerate(met):
+            reason = step.idle(self.recipe.steps[:number], zoo.models()[model])
             if reason:
                 said.append(f"{step.name} changes nothing, because {reason}.")
-            model = step.model_after(model)
-        return said + self.recipe.warnings(zoo.models()[model]["weights"])
+        return said + self.recipe.warnings(met[-1][2] if met else [])
+
+    def _met(self) -> Iterator[tuple[Step, str, list[str]]]:
+        """Each step, the model that it meets, and the names of the weights that it may meet; the last step's hold all that any step meets."""
+        model, names = self.model, zoo.models()[self.model]["weights"]
+        for step in self.recipe.steps:
+            yield step, model, names
+            before, model = model, step.model_after(model)
+            names = step.weights_after(names if model == before else zoo.models()[model]["weights"])
 
     def _last_model(self) -> str:
         """The model that is measured in the end: the student's, where the recipe has one."""

@@ -54,7 +54,7 @@ def check_model(name: object) -> dict:
 
 
 def input_size(model: str, wanted: int) -> int:
-    """`wanted`, or the next size that the model can read where it cannot read that; raises `BadField` beyond 512."""
+    """`wanted`, or the next size that the model can read where it cannot read that, the last where there is none; raises `BadField` beyond 512."""
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 8 <= wanted <= LARGEST_INPUT:
         raise BadField("input_size", wanted, f"a whole number from 8 to {LARGEST_INPUT}")
     facts = check_model(model)

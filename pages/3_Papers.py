@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.papers import PAPERS
-from core.reproduced import standing
+from core.reproduced import standings
 from pages.ui import services
 from pages.ui.chart import load as load_plotly
 from pages.ui.frame import frame, guard
@@ -24,7 +24,8 @@ def main() -> None:
     )
     with guard():
         for _name, known in PAPERS.items():
-            paper(standing(known, services.store(), "test"), standing(known, services.store(), "validation"))
+            found = standings(known, services.store())
+            paper(found["test"], found["validation"])
 
 
 main()

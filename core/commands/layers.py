@@ -7,6 +7,7 @@ import json
 from core import kept
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
+from core.errors import BadInput
 from core.layers import Layers
 from core.points import signed, value_words
 from core.recipe import STEPS, Recipe
@@ -35,10 +36,14 @@ def add(commands) -> None:
 
 
 def look_at_layers(given) -> None:
+    if given.values is not None and given.step is None:
+        raise BadInput("--values are settings of a step's main field; name the step with --step.")
     recipe = read_recipe(given.recipe) if given.recipe else Recipe()
     asked: dict = {}
     if given.recipe or not given.step:
-        asked["layers"] = Layers(Work(given.model, given.dataset, recipe))
+        work = Work(given.model, given.dataset, recipe)
+        terminal.warn(work.warnings())
+        asked["layers"] = Layers(work)
     if given.step:
         asked["sensitivity"] = Sensitivity(given.model, given.dataset, _step(given.step, recipe), _values(given.values), given.images)
     found = {}

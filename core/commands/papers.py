@@ -24,7 +24,7 @@ def add(commands) -> None:
 
 def show(given) -> None:
     from core.papers import PAPERS
-    from core.reproduced import standing
+    from core.reproduced import standings
     from core.store import Store
 
     chosen = [PAPERS.get(given.only)] if given.only is not None else [paper for _name, paper in PAPERS.items()]
@@ -35,7 +35,7 @@ def show(given) -> None:
             _run(paper, given.again)
     store = Store()
     try:
-        found = [[standing(paper, store, split) for split in SPLITS] for paper in chosen]
+        found = [[standings(paper, store)[split] for split in SPLITS] for paper in chosen]
     finally:
         store.close()
     if given.json:

@@ -63,6 +63,10 @@ class Quantize(Step):
     )
 
     @property
+    def called(self) -> str:
+        return "Quantize biases" if self.parameters == "biases" else self.title
+
+    @property
     def int8(self) -> bool:
         """Whether integer kernels can run it: weights and activations in 8 bits, centred scales a channel or more, ranges that are set beforehand."""
         eight = self.weight_bits == self.activation_bits == 8

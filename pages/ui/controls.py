@@ -6,7 +6,7 @@ import functools
 
 import streamlit as st
 
-from core import answers, zoo
+from core import answers, gallery, zoo
 from core.points import value_words
 from core.recipe import Recipe
 from pages.ui import acts, chips, edits, floor, follow, services, state, sweep, words
@@ -33,7 +33,7 @@ def controls() -> None:
 
 
 def _presets(view: View) -> None:
-    presets = services.presets()
+    presets = gallery.shipped_presets()
     found = next((number for number, preset in enumerate(presets) if Recipe.from_json(preset["recipe"]).key() == view.recipe.key()), None)
     state.set_widget("preset", found)
     st.selectbox(

@@ -50,7 +50,8 @@ def distill() -> None:
         pair = {"taught": asked.taught(chosen.temperature, chosen.seed), "alone": asked.alone(chosen.seed)}
         for work in pair.values():
             work.check()
-        runs = Runs([*pair.values(), *asked.works(), *asked.works("test")])
+        works, tests = asked.works(), asked.works("test")
+        runs = Runs([*pair.values(), *works, *tests])
     except ParetoscopeError as error:  # a student that cannot be; another can be chosen at the left
         with right:
             st.error(str(error), icon=":material/error:")
@@ -66,8 +67,8 @@ def distill() -> None:
             waits = _answers(view)
         with at_right:
             _curves(rows, chosen)
-        _over_temperature(asked, chosen, runs, known)
-    _status(runs.open([*pair.values(), *asked.works(), *asked.works("test")]), runs, waits)
+        _over_temperature(asked, works, chosen, runs, known)
+    _status(runs.open(dict.fromkeys([*pair.values(), *works, *tests])), runs, waits)
     state.publish()
 
 
@@ -178,7 +179,7 @@ def _answers(view: View) -> bool:
 def _curves(rows: dict, chosen: choices.Choices) -> None:
     st.html(
         f'<div class="label">Learning curves <span class="quiet">temperature {chosen.temperature:g}, seed {chosen.seed}; '
-        "500 pictures an epoch, then all</span></div>"
+        "up to 500 pictures after an epoch, all at the end</span></div>"
     )
     points = {side: (row or {}).get("curve") or [] for side, row in rows.items()}
     ends = {side: row["metrics"] for side, row in rows.items() if row and row["state"] == COMPLETE}
@@ -188,10 +189,9 @@ def _curves(rows: dict, chosen: choices.Choices) -> None:
     )  # fmt: skip
 
 
-def _over_temperature(asked: Lesson, chosen: choices.Choices, runs: Runs, known: Known) -> None:
+def _over_temperature(asked: Lesson, works: list[Work], chosen: choices.Choices, runs: Runs, known: Known) -> None:
     temperatures = (*students.TEMPERATURES, chosen.temperature)
     curve = Curve.of(asked, runs.top1, temperatures=temperatures)
-    works = asked.works()
     missing, under_way = runs.missing(works), runs.open(works)
     confirmed = lesson.confirming(asked, curve) if not missing and not under_way else []
     unconfirmed, confirming = runs.missing(confirmed), runs.open(confirmed)

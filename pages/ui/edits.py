@@ -52,6 +52,8 @@ def _place(steps: tuple[Step, ...], new: Step) -> int:
     usual = next((number for number, step in enumerate(steps) if _rank(step) > _rank(new)), len(steps))
     if new.kind != GRID:
         return usual
+    if not grids:
+        usual = next((number for number, step in enumerate(steps) if step.behind_grid), usual)
     return max([usual, *(number + 1 for number, step in enumerate(steps) if _rank(step) in NOT_AFTER_GRID)])
 
 

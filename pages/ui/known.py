@@ -14,7 +14,7 @@ import numpy as np
 
 from core import pareto, zoo
 from core.datasets import DATASETS
-from core.errors import BadRecipe, NotHere
+from core.errors import BadInput, NotHere
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
 from core.store import COMPLETE, Store
@@ -82,10 +82,10 @@ class Shelf:
         """Whether a run is of the checkpoint, the data and the engine that are here now, over the whole split."""
         key = (row["identity"], checkpoint.hash)
         if key not in self._current:
-            work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
             try:
+                work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
                 self._current[key] = work.identity_of(checkpoint) == row["identity"]
-            except NotHere:  # another model's checkpoint taught it, which has gone
+            except (BadInput, NotHere):  # refused for this model by now, or another model's checkpoint taught it, which has gone
                 self._current[key] = False
         return self._current[key]
 
@@ -108,7 +108,7 @@ class Shelf:
             return
         try:
             recipe = Recipe.from_json(result["recipe"])
-        except BadRecipe:  # measured in an order that is refused by now
+        except BadInput:  # measured in an order, or with a value, that is refused by now
             return
         place = (result["model"], result["dataset"], result["split"], result["identity"])
         foreign = (result.get("machine") or {}).get("id") != self._machine

@@ -29,7 +29,7 @@ SINGULAR = "Of the weight as a matrix of outputs and inputs. Where they fall fas
 
 def one(view: View, name: str, facts: Look) -> None:
     state.set_widget("layer", name)
-    st.selectbox("Layer", layers_of(view.model), key="layer", on_change=_choose, help=HELP)
+    st.selectbox("Layer", layers_of(view.model), key="layer", on_change=lambda: show(layer=state.widget("layer")), help=HELP)
     st.html(f'<div class="quiet recipe-line">by the recipe: {words.escape(recipe_words(view.recipe))}</div>')
     if facts.result is None:
         _absent(view, facts)
@@ -63,13 +63,15 @@ def one(view: View, name: str, facts: Look) -> None:
                     layer_charts.singular_values(weight, THEME), key="layer-singular-chart", height="var(--pair-height)", name=f"{stem}-singular",
                     label=f"Singular values of {name}",
                 )  # fmt: skip
-    notes = [] if weight["singular_values"]["before"] is None else entry["notes"]
+    notes = [*facts.result["notes"], *([] if weight["singular_values"]["before"] is None else entry["notes"])]
     if notes:
         st.caption(" ".join(notes))
 
 
-def _choose() -> None:
-    state.session()["layer"] = state.widget("layer")
+def show(**changes) -> None:
+    """Look at something else; the recipe stays."""
+    state.change(looked_at=state.view().looked_at.replace(**changes))
+    state.drop_messages()
 
 
 def _absent(view: View, facts: Look) -> None:

@@ -18,10 +18,10 @@ from pages.ui.examine import Look
 from pages.ui.frame import guard
 from pages.ui.known import seconds_a_picture
 from pages.ui.link import View
+from pages.ui.looked_at import PICTURES
 from pages.ui.status import BUSY, IDLE, WRONG, status
 
 FRAGMENT = "layers"
-PICTURES = (250, 500, 1000, None)
 BACKWARD = 3  # a picture takes so many times as long to train on as to look at
 SUFFIX = 0.55  # of a network runs again for the average layer
 AGAIN, SELDOM = 1.0, 2.0
@@ -52,10 +52,9 @@ def layers() -> None:
 
 def question(view: View) -> Sensitivity:
     """What the heat map is to show: the chosen method, with the fields that it has in the recipe."""
-    session = state.session()
     in_recipe = [step.name for step in view.recipe.steps if step.name in measurable()]
-    name = session.get("method") or next(iter(in_recipe), USUAL_METHOD)
-    return Sensitivity(view.model, view.dataset, _step(view, name), images=session.get("layer_pictures", PICTURES[0]))
+    name = view.looked_at.method or next(iter(in_recipe), USUAL_METHOD)
+    return Sensitivity(view.model, view.dataset, _step(view, name), images=view.looked_at.pictures)
 
 
 def _step(view: View, name: str) -> Step:
@@ -67,18 +66,22 @@ def _step(view: View, name: str) -> Step:
 
 
 def seconds(asked: Sensitivity, view: View) -> float:
-    """A careful guess at how long the heat map takes here, by the model's arithmetic and what trained here before."""
+    """A careful guess at how long the heat map takes here, by the model's arithmetic and what trained here before.
+
+    Every cell is evaluated; what a step measures of pictures by itself, it measures once a layer.
+    """
     known = services.shelf().known(view.model, view.dataset)
     facts = zoo.models()[view.model]
     pictures = asked.images or (known.baseline or {}).get("images") or 5000
     forward = seconds_a_picture([*known.rows, *known.others], facts.get("macs")) / BACKWARD
-    return SUFFIX * len(asked.layers) * len(asked.values) * pictures * forward
+    evaluated, looked_at = SUFFIX * len(asked.values) * pictures, asked.step.looks * getattr(asked.step, "images", 0)
+    return len(asked.layers) * (evaluated + looked_at) * forward
 
 
 def chosen(view: View) -> str:
     """The layer at hand: the one that was clicked, else the first."""
     names = layers_of(view.model)
-    wanted = state.session().get("layer")
+    wanted = view.looked_at.layer
     return wanted if wanted in names else names[0]
 
 
@@ -95,13 +98,15 @@ def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
     with st.container(key="layers-controls", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
         state.set_widget("method", asked.step.name)
         st.selectbox(
-            "Sensitivity to", measurable(), key="method", format_func=lambda name: STEPS.get(name).title, width=300, on_change=_choose_method,
+            "Sensitivity to", measurable(), key="method", format_func=lambda name: STEPS.get(name).title, width=300,
+            on_change=lambda: layer.show(method=state.widget("method")),
             help="Applies this step to one layer at a time, the others stay as they are, and measures top-1 against the uncompressed model. Its other fields "
             "are those of the recipe, where the recipe has this step.",
         )  # fmt: skip
         state.set_widget("layer_pictures", PICTURES.index(asked.images))
         st.selectbox(
-            "Pictures", range(len(PICTURES)), key="layer_pictures", width=170, on_change=_choose_pictures,
+            "Pictures", range(len(PICTURES)), key="layer_pictures", width=170,
+            on_change=lambda: layer.show(pictures=PICTURES[state.widget("layer_pictures")]),
             format_func=lambda at: "all" if PICTURES[at] is None else f"first {PICTURES[at]:,}",
             help="How many pictures of the validation split each cell is measured on: more take longer, and tell smaller differences apart.",
         )  # fmt: skip
@@ -113,14 +118,6 @@ def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
             st.button(label, key="measure-map", type="primary", icon=":material/play_arrow:", on_click=examine.started, args=(asked,))
 
 
-def _choose_method() -> None:
-    state.session()["method"] = state.widget("method")
-
-
-def _choose_pictures() -> None:
-    state.session()["layer_pictures"] = PICTURES[state.widget("layer_pictures")]
-
-
 def _map(view: View, asked: Sensitivity, heat: Look) -> None:
     """The heat map, filling while it is measured; a clicked row becomes the layer at hand."""
     st.html(f'<div class="sentence small">{_said(asked, heat)}</div>')
@@ -128,7 +125,8 @@ def _map(view: View, asked: Sensitivity, heat: Look) -> None:
     result = heat.result or asked.to_json() | empty
     chart(
         layer_charts.heat_map(result, chosen(view), THEME), key="layers-chart", height="var(--map-height)", name=f"sensitivity-{view.model}-{asked.step.name}",
-        label=f"Points of top-1 lost when one layer of {view.model} alone goes through the step {asked.step.title}", on_pick=_pick,
+        label=f"Points of top-1 lost when one layer of {view.model} alone goes through the step {asked.step.title}",
+        on_pick=lambda name: layer.show(layer=name),
     )  # fmt: skip
 
 
@@ -141,16 +139,12 @@ def _said(asked: Sensitivity, heat: Look) -> str:
     seen = min((cell["images"] for row in told["cells"] for cell in row if cell and "images" in cell), default=0)
     refused = next((cell["refused"] for row in told["cells"] for cell in row if cell and "refused" in cell), "")
     how = f"n = {told['images']:,}" if not heat.running else f"so far n = {seen:,} of {told['images']:,}"
-    base = f"; {told['baseline']['top1']:.2f} % without" if told["baseline"] else ""
+    base = f"; {told['baseline']['top1']:.2f} % uncompressed" if told["baseline"] else ""
     more = " ".join(filter(None, (told["whole"], f"Empty cells: {refused}" if refused else "")))
     return (
         f"Points of top-1 with <b>one layer alone</b> compressed{base}; measured, paired, validation, {how}."
         f"{f' <span class=quiet>{words.escape(more)}</span>' if more else ''}"
     )
-
-
-def _pick(name: str) -> None:
-    state.session()["layer"] = name
 
 
 def _status(heat: Look, facts: Look) -> None:

@@ -25,14 +25,13 @@ class Runs:
 
     def __init__(self, works: Iterable[Work]):
         self._stored = services.store().find_all({work.identity() for work in works})
-        self._rows: dict[str, Mapping | None] = {}
+        self._rows: dict[Work, Mapping | None] = {}
 
     def row(self, work: Work) -> Mapping | None:
         """With at least `state`, `metrics`, `curve`, `fraction`, `stage`, `message`; None of what was neither measured nor asked for."""
-        identity = work.identity()
-        if identity not in self._rows:
-            self._rows[identity] = self._looked_up(identity)
-        return self._rows[identity]
+        if work not in self._rows:  # an identity takes a while, and each is asked for several times
+            self._rows[work] = self._looked_up(work.identity())
+        return self._rows[work]
 
     def _looked_up(self, identity: str) -> Mapping | None:
         stored, shipped = self._stored.get(identity), students.found(identity)
@@ -54,18 +53,20 @@ class Runs:
 
 
 def teacher_answers(model: str, dataset: str) -> tuple[Mapping | None, str]:
-    """What `core.answers` has of the checkpoint, or what the cluster was asked for; asks it once. Else None, and why it never comes, if so."""
+    """What `core.answers` has of the checkpoint, or what the cluster was asked for; asks it once a session. Else None, and why it never comes, if so."""
     checkpoint = zoo.checkpoint(model, dataset)
     found, identity = answers.find(checkpoint), answers.identity(checkpoint, dataset)
     if found is not None:
         return found, ""
     row, session = services.cluster().find(identity), state.session()
-    if row is None and session.get("answers") != identity:
+    if row is not None and row["state"] == COMPLETE:
+        return row["metrics"], ""
+    if (row is None or row["state"] not in OPEN) and session.get("answers") != identity:  # also what failed for somebody before
         services.cluster().ask(model, dataset)
         session["answers"] = identity
         return None, ""
     ended = row is not None and row["state"] not in OPEN
-    return (row["metrics"], "") if ended and row["state"] == COMPLETE else (None, (row["message"] or "The question was cancelled.") if ended else "")
+    return None, (row["message"] or "The question was cancelled.") if ended else ""
 
 
 def confirming(lesson: Lesson, curve: Curve) -> list[Work]:

@@ -20,7 +20,7 @@ from core.datasets import DATASETS
 from core.errors import BadInput
 from core.pareto import MAX, MIN, Limit
 from core.recipe import MAX_STEPS, STEPS, Param, Recipe, Step, params
-from pages.ui import choices
+from pages.ui import choices, looked_at
 
 Query = dict[str, list[str]]
 X_WORDS = {"download": "artifact_bytes", "runs-as": "deployed_bytes", "on-paper": "paper_bytes", "macs": "macs", "latency": "ratio"}
@@ -55,6 +55,7 @@ class View:
     latency: float | None = None
     pins: tuple[str, ...] = ()
     lesson: choices.Choices = dataclasses.field(default_factory=choices.Choices)
+    looked_at: looked_at.LookedAt = dataclasses.field(default_factory=looked_at.LookedAt)
 
     def limits(self) -> list[Limit]:
         return [
@@ -86,7 +87,7 @@ def encode(view: View) -> Query:
             query[name] = [f"{getattr(view, name):.12g}"]
     if view.pins:
         query["pin"] = list(view.pins)
-    return query | choices.encode(view.lesson)
+    return query | choices.encode(view.lesson) | looked_at.encode(view.looked_at)
 
 
 def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
@@ -103,7 +104,7 @@ def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
     axes = {"x": _axis(query, "x", said) or View.x, "third": _axis(query, "size", said)}
     budgets = {name: _budget(name, _one(query, name), said) for name in BUDGETS}
     pins = tuple(dict.fromkeys(pin for pin in query.get("pin", ()) if 0 < len(pin) <= 80))[:MOST_PINS]
-    view = view.replace(lesson=choices.decode(query, said, _snapped))
+    view = view.replace(lesson=choices.decode(query, said, _snapped), looked_at=looked_at.decode(query, said))
     return view.replace(**axes, **budgets, pins=pins, three_d=_one(query, "view") == "3d", all_models=_one(query, "front") == "all"), said
 
 

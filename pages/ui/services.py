@@ -1,4 +1,4 @@
-"""The only file with st.cache_*: the store, the client of the cluster, the shelf of measured runs and the presets.
+"""The only file with st.cache_*: the store, the client of the cluster, the shelf of measured runs and what was measured of layers.
 
 Shared by every session of this server. Connecting to the cluster, and starting it where there is none, happens in the
 background: what is asked before it answers is delivered when it does.
@@ -35,16 +35,6 @@ def shelf():
     from pages.ui.known import Shelf
 
     return Shelf(store(), [*reproduced.runs(), *gallery.runs()], machine()["id"], apart=students.runs())
-
-
-@st.cache_resource(show_spinner=False)
-def presets() -> list[dict]:
-    """The shipped recipes: `name`, `title`, `help`, `recipe` (JSON)."""
-    import json
-
-    from core.home import ASSETS
-
-    return json.loads((ASSETS / "presets.json").read_text(encoding="utf-8"))
 
 
 def examined(identity: str) -> dict | None:

@@ -36,8 +36,10 @@ def view() -> View:
 
 def enter(page: str) -> None:
     """Called first by every page. A link between pages comes with a bare address: what was shown goes along, and `publish` writes it there."""
-    if _VIEW in st.session_state and st.session_state.get(_PAGE, page) != page and not st.query_params:
-        st.session_state[_WRITTEN] = {"now": {}, "before": None, "at": 0.0}
+    if st.session_state.get(_PAGE, page) != page:
+        session().pop("refused", None)  # what the other page would not do
+        if _VIEW in st.session_state and not st.query_params:
+            st.session_state[_WRITTEN] = {"now": {}, "before": None, "at": 0.0}
     st.session_state[_PAGE] = page
 
 

@@ -29,6 +29,7 @@ MATRICES = {
     "diagonal": lambda: np.diag(np.arange(100.0)),
     "all alike": lambda: np.eye(97) * 3,
     "clusters": lambda: matrix_of(np.repeat([5.0, 1.0, 0.1], [100, 150, 51])),
+    "hundreds alike": lambda: matrix_of(np.repeat([2.0, 1.0], [210, 490])),
     "falling fast": lambda: matrix_of(0.9 ** np.arange(320)),
     "one panel": lambda: gram(20, 50),
     "zero": lambda: np.zeros((70, 70)),

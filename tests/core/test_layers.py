@@ -87,6 +87,12 @@ def test_a_student_of_another_model_leaves_no_layer(five_layer_checkpoint):
     assert told["after_shape"] is None and told["picture"] is None and told["histogram"]["after"] is None
 
 
+def test_no_layer_of_another_model_is_taken_for_one_of_the_same_name(five_layer_checkpoint):
+    """resnet18 has an `fc`, too."""
+    found, _run = measured({"step": "student", "model": "resnet18", "width": 0.25})
+    assert all(entry["after"] is None for entry in found["layers"]) and found["rest"]["after"] == found["total"]["after"]
+
+
 def test_singular_values_are_torchs():
     for shape in ((6, 3, 3, 3), (40, 5), (5, 40)):
         value = torch.randn(shape)

@@ -11,7 +11,7 @@ from core.datasets import DATASETS, load
 from core.errors import UnknownName
 from core.paper_figures import figure, ours_words, published_words, table
 from core.papers import PAPERS
-from core.reproduced import standing, work
+from core.reproduced import standing, standings, work
 from core.store import Store
 from core.work import MEASURED_SPLITS
 
@@ -148,6 +148,20 @@ def test_mnist_is_taken_where_it_is_here(capsys, home):
         store.close()
         load.cache_clear()
     assert "MNIST, test split, n = 200" in capsys.readouterr().out
+
+
+def test_both_splits_of_a_table_are_of_one_dataset(monkeypatch):
+    """Also when only one split was measured on MNIST so far."""
+    paper, results = PAPERS.get("deep_compression_lenet_5"), reproduced._results
+
+    def half(paper, dataset, store):
+        found = results(paper, FULL, store)
+        return found if dataset == FULL else {key: run for key, run in found.items() if key[1] == "validation"}
+
+    monkeypatch.setattr(reproduced, "_results", half)
+    monkeypatch.setattr(type(paper), "dataset", lambda self: "mnist")
+    found = standings(paper)
+    assert {each.dataset for each in found.values()} == {"mnist"} and not found["validation"].missing and found["test"].missing == list(paper.rows)
 
 
 def test_no_shipped_row_lacks_what_others_need():

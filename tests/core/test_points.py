@@ -15,6 +15,7 @@ def recipe(*steps):
 
 
 PRUNE, BITS = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4}
+BIASES = {"step": "quantize", "weight_bits": 8, "parameters": "biases"}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ PRUNE, BITS = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize",
         ([PRUNE], "Weights pruned"),
         ([BITS], "Fewer bits"),
         ([{"step": "quantize", "weight_bits": 8, "activation_bits": 8}], "int8"),
+        ([{"step": "quantize", "weight_bits": 8, "activation_bits": 8}, BIASES], "int8"),
         ([{"step": "quantize", "weight_bits": 8, "activation_bits": 8, "activation_scale": "dynamic"}], "Fewer bits"),
         ([{"step": "quantize", "weight_bits": 8, "activation_bits": 8, "symmetric": False}], "Fewer bits"),
         ([{"step": "quantize", "weight_bits": 8, "activation_bits": 8}, {"step": "cast"}], "Fewer bits"),
@@ -40,6 +42,7 @@ def test_a_recipe_belongs_to_one_family(steps, name):
 def test_words_carry_units():
     assert words(recipe(PRUNE, BITS, {"step": "calibrate_batchnorm"})) == "Prune weights 80 % → Quantize 4 bits → Repair batch norm"
     assert words(recipe()) == "Uncompressed"
+    assert words(recipe(BITS, BIASES)) == "Quantize 4 bits → Quantize biases 8 bits"
     assert step_words(recipe({"step": "distill", "temperature": 8}).steps[0]) == "Distill, temperature 8"
 
 

@@ -338,6 +338,13 @@ def test_patterns_of_layers_meet_where_they_name_the_same_weights():
     assert overlapping.warnings(names) == Work("resnet18", "digits", overlapping).warnings() != []
 
 
+def test_patterns_of_factors_are_compared_as_well():
+    steps = [{"step": "factorize", "layers": "fc"}, {"step": "share_weights", "layers": "fc.0"}, {"step": "quantize", "layers": "fc.1"}]
+    assert Work("resnet18", "digits", recipe_of(*steps)).warnings() == []
+    (said,) = Work("resnet18", "digits", recipe_of(*steps[:2], steps[2] | {"layers": "fc.*"})).warnings()
+    assert said.startswith("share_weights is undone by quantize, because")
+
+
 @pytest.mark.parametrize(
     ("model", "steps", "sentence"),
     [

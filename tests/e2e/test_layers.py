@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PATIENCE
+from tests.e2e.test_downloads import taken
 
 QUERY = "?model=squeezenet1_1&data=digits&step=magnitude_prune~sparsity~0.8&step=calibrate_batchnorm"
 MAP = "document.querySelector('.st-key-layers-chart .paretochart')"
@@ -33,6 +37,10 @@ def test_from_the_heat_map_to_the_explorers_recipe(explorer):
     expect(page.get_by_role("combobox", name="Layer", exact=True)).to_have_value(name, timeout=PATIENCE)
     explorer.until("document.querySelector('.st-key-layer-histogram-chart .paretochart')?._fullData?.some(trace => trace.name === 'After')")
     explorer.until("document.querySelector('.st-key-layer-picture-chart .paretochart')?._fullLayout")
+    page.locator(".st-key-layer-picture-chart .nsewdrag").hover()
+    _name, content = taken(explorer, page.locator(".st-key-layer-picture-chart .modebar-btn[data-title='Download the points as CSV']").click)
+    shares = [[float(cell) for cell in row] for row in csv.reader(io.StringIO(content.decode()))]
+    assert len(shares) > 1 and len({len(row) for row in shares}) == 1 and 0 <= min(map(min, shares)) < max(map(max, shares)) <= 1
     canvas = page.locator("[data-testid=stDataFrame] canvas").first
     box = canvas.bounding_box()
     for row in (1, 2):

@@ -183,3 +183,14 @@ def test_a_checkpoint_without_shipped_answers_is_asked_once(notes, monkeypatch):
     notes.store.write({row["identity"]: {"state": "COMPLETE", "metrics": told}})
     page.run()
     assert components(page, "paretoscope_softened")[0]["answers"][0]["label"] == 1
+
+
+def test_a_question_that_came_to_nothing_is_asked_again_by_the_next_session(notes, monkeypatch):
+    monkeypatch.setattr(answers, "find", lambda checkpoint: None)
+    row = blank_row(answers.identity(zoo.checkpoint("resnet18", "fashion_mnist"), "fashion_mnist"), "answers", owner="test")
+    notes.store.claim(row)
+    notes.store.write({row["identity"]: {"state": "FAILED", "message": "The disk is full."}})
+    page = open_page()
+    assert notes.asked == [("ask", "resnet18")] and "The disk is full." not in " ".join(said.value for said in page.caption)
+    page.run()
+    assert len(notes.asked) == 1 and "The disk is full." in " ".join(said.value for said in page.caption)

@@ -1,5 +1,8 @@
 """What the controls do to a recipe."""
 
+import functools
+import itertools
+
 import pytest
 
 import core.methods  # noqa: F401
@@ -81,6 +84,11 @@ def test_training_pictures_count_epochs():
 def test_every_step_can_be_added_to_the_opening_recipe(name):
     opening = View().recipe
     assert sorted(names(edits.add(opening, name))) == sorted([*names(opening), name])
+
+
+def test_three_steps_can_be_added_in_any_order():
+    for three in itertools.permutations((name for name, _kind in STEPS.items()), 3):
+        assert set(names(functools.reduce(edits.add, three, Recipe()))) == set(three)
 
 
 def test_what_has_to_be_before_or_behind_a_grid_is():

@@ -47,8 +47,9 @@ def test_a_new_run_appears_at_the_next_look(store):
     assert known.baseline["artifact_bytes"] == 44_700_000  # from what the run recorded of it
 
 
-def test_a_run_whose_order_is_refused_by_now_is_left_out(store):
-    old = result("resnet18", [PRUNE], 1) | {"recipe": {"seed": 0, "steps": [{"step": "quantize"}, REPAIR, {"step": "correct_bias"}]}}
+@pytest.mark.parametrize("steps", [[{"step": "quantize"}, REPAIR, {"step": "correct_bias"}], [PRUNE | {"sparsity": 2.0}], [PRUNE | {"layers": "nowhere"}]])
+def test_a_run_whose_recipe_is_refused_by_now_is_left_out(store, steps):
+    old = result("resnet18", [PRUNE], 1) | {"recipe": {"seed": 0, "steps": steps}, "identity": "old"}
     known = Shelf(store, [*shipped(), old], "here").known("resnet18", "fashion_mnist")
     assert len(known.rows) == len(TRIED) - 1
 

@@ -102,6 +102,16 @@ def test_a_long_measurement_waits_for_a_word(notes):
     assert notes.asked[before:] == [("examine", "sensitivity", "sensitivity")]
 
 
+def test_a_step_that_looks_at_its_pictures_often_waits_for_a_word(notes):
+    """The oracle evaluates the network once for every few filters."""
+    page = open_page()
+    notes.asked.clear()
+    page.selectbox(key="method").select("contribution_prune").run()
+    assert "min" in page.button(key="measure-map").label and ("examine", "sensitivity", "sensitivity") not in notes.asked
+    page.selectbox(key="method").select("gradient_prune").run()
+    assert ("examine", "sensitivity", "sensitivity") in notes.asked
+
+
 def test_a_failure_is_its_sentence_and_may_be_tried_again(notes):
     asked = sensitivity()
     notes.store.claim(blank_row(asked.identity(), "sensitivity", model="resnet18", dataset="fashion_mnist", owner="test"))
@@ -132,8 +142,16 @@ def test_a_layer_is_chosen_and_another_model_has_its_own(measured):
     page = open_page()
     page.selectbox(key="layer").select("layer2.0.conv1").run()
     assert figures(page)[0]["layout"]["shapes"][0]["y0"] == NAMES.index("layer2.0.conv1") - 0.5
+    assert asked_for(page, "layer") == ["layer2.0.conv1"]
     page.selectbox(key="model").select("squeezenet1_1").run()
     assert not page.exception and page.selectbox(key="layer").value == "features.0" and asked_for(page, "model") == ["squeezenet1_1"]
+
+
+def test_what_is_looked_at_is_in_the_address(notes):
+    page = open_page(sensitivity=["quantize"], layer=["fc"], **{"map-pictures": ["500"]})
+    assert [page.selectbox(key=key).value for key in ("method", "layer", "layer_pictures")] == ["quantize", "fc", 1]
+    page.selectbox(key="method").select("factorize").run()
+    assert asked_for(page, "sensitivity") == ["factorize"] and asked_for(page, "map-pictures") == ["500"]
 
 
 def test_a_recipe_that_does_not_fit_the_model_is_said_and_the_map_stays(measured):

@@ -12,6 +12,7 @@ from core.students import SEEDS
 from pages.ui import choices, link
 from pages.ui.choices import Choices
 from pages.ui.link import View, decode, encode
+from pages.ui.looked_at import PICTURES, WORDS, LookedAt
 
 
 def values(spec):
@@ -43,6 +44,7 @@ VIEWS = st.builds(
     third=st.none() | st.sampled_from(list(AXES)), three_d=st.booleans(), all_models=st.booleans(), accuracy=st.none() | st.integers(0, 100).map(float),
     kilobytes=st.none() | st.integers(1, 9999).map(float), latency=st.none() | st.integers(1, 40).map(lambda at: at / 20),
     pins=st.lists(st.text("abcdef0123456789/", min_size=1, max_size=20), max_size=4, unique=True).map(tuple), lesson=LESSONS,
+    looked_at=st.builds(LookedAt, method=st.sampled_from(["", "quantize"]), layer=st.sampled_from(["", "fc"]), pictures=st.sampled_from(PICTURES)),
 )  # fmt: skip
 
 
@@ -57,7 +59,8 @@ def test_a_view_comes_back_from_its_link(view):
 
 @given(
     st.dictionaries(
-        st.sampled_from([*encode(View()), "x", "size", "view", "front", "accuracy", "pin", "seed", *LESSON]), st.lists(st.text(max_size=40), max_size=4)
+        st.sampled_from([*encode(View()), "x", "size", "view", "front", "accuracy", "pin", "seed", *LESSON, *WORDS.values()]),
+        st.lists(st.text(max_size=40), max_size=4),
     )
 )
 def test_no_link_can_break_the_page(query):
@@ -99,6 +102,8 @@ def test_off_step_values_are_snapped_and_said():
         ({"width": ["0.52"]}, "0.5 is used"),
         ({"student-seed": ["7"]}, "seed"),
         ({"picture": ["-1"]}, "picture"),
+        ({"sensitivity": ["finetune"]}, "no sensitivity to 'finetune'"),
+        ({"map-pictures": ["7"]}, "it takes one of 250, 500, 1000, all"),
     ],
 )
 def test_what_cannot_be_is_replaced_with_a_sentence(query, words):

@@ -177,15 +177,15 @@ function mix(one, other, share) {
 
 function csv(gd) {
   const quote = (value) => `"${String(value ?? "").replace(/<br>/g, "; ").replace(/<[^>]+>/g, "").replaceAll('"', '""')}"`;
-  const cells = gd.data.find((trace) => trace.type === "heatmap");
+  const cells = gd._fullData.find((trace) => trace.type === "heatmap"); // with its numbers decoded
   if (cells?.text) { // a table of words by column and row
     const rows = cells.y.map((y, at) => [quote(y), ...cells.text[at].map((word) => quote(word.replace("−", "-")))].join(","));
     return [["", ...cells.x].map(quote).join(","), ...rows].join("\n") + "\n";
   }
-  if (cells) return [...cells.z].map((row) => Array.from(row).join(",")).join("\n") + "\n";
+  if (cells) return cells.z.map((row) => Array.from(row, (value) => value / cells.zmax).join(",")).join("\n") + "\n"; // a picture of shares
   if (!gd.data.some((trace) => trace.customdata)) { // a chart of lines
-    const rows = gd.data.flatMap((trace) => trace.x.map((x, at) => [quote(trace.name), x, trace.y[at]].join(",")));
-    return [["series", gd._fullLayout.xaxis.title.text, "value"].map(quote).join(","), ...rows].join("\n") + "\n";
+    const rows = gd.data.flatMap((trace) => trace.x.map((x, at) => [quote(trace.name), typeof x === "string" ? quote(x.replace(/<br>/g, " ")) : x, trace.y[at]].join(",")));
+    return [["series", gd.layout.xaxis.title?.text ?? "x", "value"].map(quote).join(","), ...rows].join("\n") + "\n";
   }
   const { scene } = gd.layout, titles = scene ? [scene.xaxis.title.text, scene.yaxis.title.text] : [gd._fullLayout.xaxis?.title?.text ?? "x"];
   const lines = [["series", "run", ...titles, "top1_percent", "description"].map(quote).join(",")];

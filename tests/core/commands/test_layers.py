@@ -63,6 +63,7 @@ def test_the_uncompressed_model_is_listed_when_nothing_is_asked(call):
         (("--step", "finetune"), "finetune cannot be measured layer by layer, because it takes no layers; "),
         (("--step", "quantize", "--values", "4,9"), "quantize.weight_bits cannot be 9; it takes one of 2, 3"),
         (("--step", "quantize", "--values", "few"), "quantize.weight_bits cannot be 'few'; "),
+        (("--values", "4,2"), "--values are settings of a step's main field; name the step with --step."),
         (("--recipe", "/nowhere.json"), "The recipe '/nowhere.json' cannot be read "),
     ],
 )
