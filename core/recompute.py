@@ -11,6 +11,7 @@ import contextlib
 import copy
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from core.folding import graph_of
 
+PICTURES = 2  # of the pass that activations are measured on: batch norm has no variance of one
 LIMITS = tuple(0.95**step for step in range(1, 60))  # 0.95 … 0.05 of all activations, tried until one is too little
 
 
@@ -30,12 +32,15 @@ class Recomputed(nn.Module):
     Evaluated, it is `module` itself. `input_size` is that of the pictures (B, 3, S, S). Batch norms update their running
     statistics the first time only, and dropout draws the same numbers twice. The last segment is kept whole, because
     its gradients are due at once. Raises `BadInput` for a module whose Python torch.fx cannot follow.
+
+    `plain_bytes` and `most_bytes` are what the activations of one picture take, all of them and at most at any moment; autograd keeps fewer
+    of them, so these are estimates of what it saves.
     """
 
     def __init__(self, module: nn.Module, input_size: int):
         super().__init__()
         self.whole = module
-        self.parts = _split(module, input_size)
+        self.parts, self.plain_bytes, self.most_bytes = _split(module, input_size)
 
     @property
     def segments(self) -> list[nn.Module]:
@@ -71,17 +76,17 @@ def _settled(norms: list[_BatchNorm]) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, counted
 
 
-def _split(module: nn.Module, input_size: int) -> fx.GraphModule:
-    """The graph of `module` as it runs while training, in segments named submod_0, submod_1, …"""
+def _split(module: nn.Module, input_size: int) -> tuple[fx.GraphModule, float, float]:
+    """The graph of `module` as it runs while training, in segments named submod_0, submod_1, …; bytes a picture without them, and with them."""
     with _training(module):
         whole = fx.GraphModule(module, _graph(module))
-        cuts = _cuts(whole, input_size)
+        cuts, plain, most = _cuts(whole, input_size)
     place = {node: number for number, node in enumerate(whole.graph.nodes)}
     parts = split_module(whole, module, lambda node: bisect_right(cuts, place[node]))
     *forgetful, _last = [name for name, _part in parts.named_children() if name.startswith("submod_")]
     for name in forgetful:
         setattr(parts, name, _Forgetful(getattr(parts, name)))
-    return parts
+    return parts, plain / PICTURES, most / PICTURES
 
 
 @contextlib.contextmanager
@@ -104,13 +109,13 @@ def _graph(module: nn.Module) -> fx.Graph:
     return graph_of(module, "train it with checkpoint_activations off")
 
 
-def _cuts(whole: fx.GraphModule, input_size: int) -> list[int]:
+def _cuts(whole: fx.GraphModule, input_size: int) -> tuple[list[int], int, int]:
     """The numbers of the nodes that segments start with, chosen so that the most that is held at any moment is least.
 
-    No cut comes between a value and what later changes it in place.
+    And the bytes of all activations, and of the most that is held. No cut comes between a value and what later changes it in place.
     """
     seen = _Pass(whole)
-    seen.run(torch.zeros(2, 3, input_size, input_size))  # two pictures: batch norm has no variance of one
+    seen.run(torch.zeros(PICTURES, 3, input_size, input_size))
     starts, held, crossing = [0], [0], [0]
     for number, node in enumerate(whole.graph.nodes):
         if node.op != "call_module" or not any(True for _ in whole.get_submodule(node.target).parameters()):
@@ -128,7 +133,16 @@ def _cuts(whole: fx.GraphModule, input_size: int) -> list[int]:
         if cuts is None:
             break
         chosen = cuts
-    return [starts[cut] for cut in chosen]
+    return [starts[cut] for cut in chosen], total, _most(chosen, [*held, total], crossing)
+
+
+def _most(cuts: list[int], held: list[int], crossing: list[int]) -> int:
+    """The most bytes that are held at any moment between these cuts: a whole segment, and what was kept up to its start."""
+    kept, sizes = 0, []
+    for start, end in pairwise([0, *cuts, len(held) - 1]):
+        kept += crossing[start]
+        sizes.append(kept + held[end] - held[start])
+    return max(sizes)
 
 
 def _within(limit: float, held: list[int], crossing: list[int]) -> list[int] | None:

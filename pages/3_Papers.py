@@ -1,6 +1,6 @@
 """Papers beside ours: what the classics published, and what their recipes do to the data at hand.
 
-Reads the runs that are shipped or were measured here and draws them; the command that is shown with each paper measures them anew.
+Reads the runs that are shipped or were measured here and draws them; a button and the command beside it measure them anew.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.papers import PAPERS
 from core.reproduced import standings
-from pages.ui import services
+from pages.ui import reproduce, services
 from pages.ui.chart import load as load_plotly
 from pages.ui.frame import frame, guard
 from pages.ui.paper import paper
@@ -26,6 +26,7 @@ def main() -> None:
         for _name, known in PAPERS.items():
             found = standings(known, services.store())
             paper(found["test"], found["validation"])
+        reproduce.follow_along()
 
 
 main()

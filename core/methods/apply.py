@@ -84,6 +84,8 @@ class Context:
 
                 with self.turn():
                     trained = Recomputed(trained, self.input_size)
+                held, instead = (f"{TRAINING_BATCH * size / 1e6:,.1f} MB" for size in (trained.most_bytes, trained.plain_bytes))
+                subject.notes.append(f"{step.name} held some {held} of activations at a time instead of {instead}, estimated from what the layers put out.")
             training.fit(
                 trained, self.dataset, self.input_size, plan, objective, turn=self.turn, clock=clock, beside=beside,
                 report=lambda event: self.report({"curve": event, "fraction": event["fraction"]}),

@@ -12,7 +12,7 @@ from core.errors import BadInput
 from core.points import step_words
 from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step
 from core.work import Work
-from pages.ui import acts, edits, fields, state
+from pages.ui import acts, edits, fields, floor, state
 from pages.ui.link import View
 
 KINDS = {PRUNE: "Set to zero", STRUCTURE: "Take away", GRID: "Fewer bits", REPAIR: "Repair", TRAIN: "Train"}
@@ -25,7 +25,7 @@ def chips(view: View) -> None:
             opened = st.popover(step_words(step), key=f"chip-{at}", on_change="rerun")
             if opened.open:
                 with opened:
-                    _step(at, step, len(view.recipe.steps))
+                    _step(at, step, view)
         if len(view.recipe.steps) < MAX_STEPS:
             _add(view)
     _warn(view)
@@ -40,10 +40,11 @@ def _warn(view: View) -> None:
             st.html(f'<div class="warnings" role="note" title="{whole}">{whole}</div>')
 
 
-def _step(at: int, step: Step, count: int) -> None:
+def _step(at: int, step: Step, view: View) -> None:
     """The fields of one step, and what can be done with it as a whole."""
+    count = len(view.recipe.steps)
     st.html(f'<div class="step-title">{step.title}</div><div class="quiet step-help">{_first_sentence(step)}</div>')
-    fields.draw(step, f"step-{at}-{step.name}", functools.partial(_set, at))
+    fields.draw(step, f"step-{at}-{step.name}", functools.partial(_set, at), functools.partial(floor.beside, view, at))
     with st.container(horizontal=True, gap="xsmall"):
         st.button("Earlier", key=f"earlier-{at}", icon=":material/arrow_back:", disabled=at == 0, on_click=_move, args=(at, -1))
         st.button("Later", key=f"later-{at}", icon=":material/arrow_forward:", disabled=at == count - 1, on_click=_move, args=(at, 1))

@@ -15,13 +15,18 @@ from pages.ui.slider import RELEASE, slider
 Change = Callable[[str, object, str], None]  # field name, new value, phase ("drag" or "release")
 
 
-def draw(step: Step, key: str, on_change: Change) -> None:
-    """Every field of `step` that counts: a threshold that is set leaves no sparsity. `on_change` is called before the next run of the page."""
+def draw(step: Step, key: str, on_change: Change, below: Callable[[Param], None] = lambda spec: None) -> None:
+    """Every field of `step` that counts: a threshold that is set leaves no sparsity. `on_change` is called before the next run of the page.
+
+    `below` draws what belongs to a field that is on.
+    """
     overridden = {"sparsity"} if getattr(step, "threshold", None) is not None else set()
     for spec in params(type(step)):
         if spec.name in overridden:
             continue
         one(spec, getattr(step, spec.name), f"{key}-{spec.name}", functools.partial(on_change, spec.name))
+        if getattr(step, spec.name) is not None:
+            below(spec)
 
 
 def one(spec: Param, value, key: str, told: Callable[[object, str], None]) -> None:

@@ -1,4 +1,4 @@
-"""The floor of a slider: how far it can go at a given accuracy, looked for one run after another.
+"""The floor of a slider, or of any step's field: how far it can go at a given accuracy, looked for one run after another.
 
 The question is kept in the session, what was measured in the store: every look of the page takes what has come in and asks for
 the next position. A reload forgets the question but no measurement, so asking again goes on where it stood. Every
@@ -7,19 +7,21 @@ position is measured on the whole split, because each becomes a point of the cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import streamlit as st
 
 from core.errors import ParetoscopeError
 from core.floor import Vary, evaluation, most_probes, pair, probe, sentence
-from core.recipe import Recipe
+from core.recipe import Param, Recipe
 from core.store import COMPLETE, OPEN
 from core.work import Work
 from pages.ui import edits, follow, services, state, words
 from pages.ui.link import View
 
-SPARSITY, BITS = "sparsity", "bits"  # the sliders that have a floor, by their keys
+SPARSITY, BITS = "sparsity", "bits"  # the explorer's own sliders that have a floor, by their keys
+HELP = "How far this can go at an accuracy that you name."
 SECONDS_A_RUN = 4  # beside its training
 WIDTH = 300  # pixels, of what the button opens
 
@@ -34,31 +36,51 @@ class Going:
 
 
 def button(view: View, slider: str, pruning: str) -> None:
-    """The button beside a slider, and what it opens. `pruning` names the step that the sparsity is of."""
-    opened = st.popover("Floor", key=f"floor-{slider}", type="tertiary", on_change="rerun", help="How far this can go at an accuracy that you name.")
-    if not opened.open:
+    """The button beside a slider of the explorer, and what it opens. `pruning` names the step that the sparsity is of."""
+    opened = st.popover("Floor", key=f"floor-{slider}", type="tertiary", on_change="rerun", help=HELP)
+    if opened.open:
+        with opened, st.container(width=WIDTH):
+            _question(view, slider, lambda: varied(view.recipe, slider, pruning))
+
+
+def beside(view: View, at: int, spec: Param) -> None:
+    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end compresses more."""
+    slider = f"{at}-{spec.name}"
+    if not spec.harder:
         return
-    with opened, st.container(width=WIDTH):
-        if state.session().get("floor"):
-            st.caption("A floor is being looked for; the line at the lower left says how far it is.")
-            st.button("Stop looking", key=f"floor-stop-{slider}", icon=":material/stop_circle:", on_click=_stop, args=(slider,))
-            return
-        try:
-            vary = varied(view.recipe, slider, pruning)
-            known = services.shelf().known(view.model, view.dataset)
-            seconds = most_probes(len(vary.positions)) * (follow.estimate_recipe(vary.recipe, known) + SECONDS_A_RUN)
-        except ParetoscopeError as error:
-            st.error(str(error))
-            return
-        key = f"floor-{slider}-top1"
-        if state.widget(key) is None:
-            state.set_widget(key, _usual(view, known.baseline))
-        st.number_input("Keep at least, % top-1", min_value=0.0, max_value=100.0, step=0.1, format="%.2f", key=key)
-        st.caption(
-            f"Bisects the {vary.spec.title.lower()} and leaves the rest of the recipe as it is: at most {most_probes(len(vary.positions))} runs, "
-            f"{words.duration(seconds)}. Ends with two neighbouring positions, one that holds and one that fails."
-        )
-        st.button("Start", key=f"floor-start-{slider}", type="primary", on_click=_start, args=(view, vary, slider))
+    st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
+    if state.session().get("floor_field") == slider:
+        with st.container(border=True):
+            _question(view, slider, lambda: _vary(view.recipe, at, spec.name))
+
+
+def _toggle(slider: str) -> None:
+    session = state.session()
+    session["floor_field"] = None if session.get("floor_field") == slider else slider
+
+
+def _question(view: View, slider: str, field: Callable[[], Vary]) -> None:
+    """Which accuracy is to be kept, and the start; while a search is under way, its end."""
+    if state.session().get("floor"):
+        st.caption("A floor is being looked for; the line at the lower left says how far it is.")
+        st.button("Stop looking", key=f"floor-stop-{slider}", icon=":material/stop_circle:", on_click=_stop, args=(slider,))
+        return
+    try:
+        vary = field()
+        known = services.shelf().known(view.model, view.dataset)
+        seconds = most_probes(len(vary.positions)) * (follow.estimate_recipe(vary.recipe, known) + SECONDS_A_RUN)
+    except ParetoscopeError as error:
+        st.error(str(error))
+        return
+    key = f"floor-{slider}-top1"
+    if state.widget(key) is None:
+        state.set_widget(key, _usual(view, known.baseline))
+    st.number_input("Keep at least, % top-1", min_value=0.0, max_value=100.0, step=0.1, format="%.2f", key=key)
+    st.caption(
+        f"Bisects the {vary.spec.title.lower()} and leaves the rest of the recipe as it is: at most {most_probes(len(vary.positions))} runs, "
+        f"{words.duration(seconds)}. Ends with two neighbouring positions, one that holds and one that fails."
+    )
+    st.button("Start", key=f"floor-start-{slider}", type="primary", on_click=_start, args=(view, vary, slider))
 
 
 def varied(recipe: Recipe, slider: str, pruning: str) -> Vary:
@@ -70,9 +92,21 @@ def varied(recipe: Recipe, slider: str, pruning: str) -> Vary:
     return _vary(recipe, edits.find(recipe, "quantize"), "weight_bits")
 
 
-def moved(recipe: Recipe, vary: Vary, value) -> Recipe:
-    """A recipe with the slider at that value; a sparsity of 0 is no step."""
-    return edits.set_sparsity(recipe, value, vary.recipe.steps[vary.at].name) if vary.field == "sparsity" else edits.set_bits(recipe, value)
+def moved(recipe: Recipe, vary: Vary, value, slider: str) -> Recipe:
+    """A recipe with the slider at that value; on the explorer's own, a sparsity of 0 is no step. One that differs elsewhere stays."""
+    if slider == SPARSITY:
+        return edits.set_sparsity(recipe, value, vary.recipe.steps[vary.at].name)
+    if slider == BITS:
+        return edits.set_bits(recipe, value)
+    return vary.recipe_at(value) if _rest(recipe, vary) == _rest(vary.recipe, vary) else recipe
+
+
+def _rest(recipe: Recipe, vary: Vary) -> dict:
+    """All of a recipe but the varied field."""
+    found = recipe.to_json()
+    for step in found["steps"][vary.at : vary.at + 1]:
+        step.pop(vary.field, None)
+    return found
 
 
 def look(view: View) -> Going | None:
@@ -97,8 +131,8 @@ def look(view: View) -> Going | None:
         return Going(asked["words"], len(asked["seen"]), most)
     holds, fails = (None if at is None else asked["seen"][at] for at in pair(_held(asked)))
     if holds is not None and (view.model, view.dataset) == (asked["model"], asked["dataset"]):
-        found = moved(view.recipe, vary, holds["value"])
-        if found.key() == moved(vary.recipe, vary, holds["value"]).key():
+        found, wanted = (moved(recipe, vary, holds["value"], asked["slider"]) for recipe in (view.recipe, vary.recipe))
+        if found.key() == wanted.key():
             state.change(recipe=found)
     return _end(asked, sentence(vary, asked["min_top1"], holds, fails))
 
@@ -144,10 +178,10 @@ def _start(view: View, vary: Vary, slider: str) -> None:
     session["floor_said"] = None
     session["floor"] = {
         "model": view.model, "dataset": view.dataset, "recipe": vary.recipe.to_json(), "vary": vary.name, "words": "looking for a floor",
-        "min_top1": state.widget(f"floor-{slider}-top1"), "seen": {}, "at": None, "identity": None,
+        "slider": slider, "min_top1": state.widget(f"floor-{slider}-top1"), "seen": {}, "at": None, "identity": None,
     }  # fmt: skip
     session["phase"] = "rest"
-    state.set_widget(f"floor-{slider}", False)
+    _close(slider)
 
 
 def _stop(slider: str) -> None:
@@ -155,7 +189,13 @@ def _stop(slider: str) -> None:
     asked, session["floor"] = session.get("floor"), None
     if asked and asked["identity"]:
         services.cluster().cancel(asked["identity"])
-    state.set_widget(f"floor-{slider}", False)
+    _close(slider)
+
+
+def _close(slider: str) -> None:
+    state.session()["floor_field"] = None
+    if slider in (SPARSITY, BITS):
+        state.set_widget(f"floor-{slider}", False)
 
 
 def _vary(recipe: Recipe, at: int, field: str) -> Vary:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.paper_figures import figure, measured_words, table
 from core.reproduced import Standing
-from pages.ui import link
+from pages.ui import link, reproduce
 from pages.ui.chart import THEME, chart
 from pages.ui.link import View
 
@@ -52,11 +52,14 @@ def _notes(test: Standing) -> str:
 
 
 def _ways(test: Standing) -> None:
-    """The command, and our recipes in the explorer."""
+    """The command, a button that does the same, and our recipes in the explorer."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        with st.popover("Do it again", icon=":material/terminal:", type="tertiary", key=f"again-{test.paper.name}"):
+        opened = st.popover("Do it again", icon=":material/terminal:", type="tertiary", key=f"again-{test.paper.name}", on_change="rerun")
+        with opened:
             st.caption("Measures these figures on this machine and keeps them. Once they are there, this page shows them instead of the shipped ones.")
             st.code(test.paper.command(), language=None, wrap_lines=True)
+            if opened.open:
+                reproduce.again(test.paper)
         st.html('<span class="paper-note">Open in the explorer:</span>', width="content")
         for line in test.lines:
             if line.row.recipe.steps:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from core import engine, layer_values, layers, zoo
-from core.grids import Uniform
+from core.grids import Codebook, Signs, Uniform
 from core.layers import FIGURES, Layers, measure, pattern
 from core.recipe import Recipe, choose
 from core.weights import Weight
@@ -122,6 +122,17 @@ def test_a_grid_of_many_scales_shows_the_middle_one():
     grid = Uniform(torch.zeros(3, 2, dtype=torch.int16), scale, torch.zeros(3, 1, dtype=torch.int16), 3, True)
     (mark,) = layer_values.marks(torch.ones(3, 2), Weight(torch.ones(3, 2), None, grid))
     assert mark["values"] == pytest.approx([-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6]) and "middle one of 3 scales" in mark["said"]
+
+
+def test_shared_values_and_signs_are_drawn_too():
+    book = Codebook(torch.ones(1, 2, dtype=torch.int16), torch.tensor([0.0, -0.5, 0.25]))
+    assert layer_values.marks(torch.ones(1, 2), Weight(torch.ones(1, 2), None, book)) == [
+        {"kind": "centroids", "values": [-0.5, 0.25], "said": "2 shared values"}
+    ]
+    for bits, levels in ((1, [-0.5, 0.5]), (2, [-0.5, 0.0, 0.5])):
+        signs = Signs(torch.empty(0), torch.tensor([[0.5]]), torch.zeros(1, 1), bits).round(torch.ones(1, 2))
+        (mark,) = layer_values.marks(torch.ones(1, 2), Weight(torch.ones(1, 2), None, signs))
+        assert (mark["kind"], mark["values"]) == ("grid", levels)
 
 
 @given(some.sampled_from(["resnet18", "mobilenet_v3_small", "densenet121"]), some.data())

@@ -14,6 +14,7 @@ from core.papers import PAPERS
 from core.reproduced import standing, standings, work
 from core.store import Store
 from core.work import MEASURED_SPLITS
+from tests import small_mnist
 
 FULL = "fashion_mnist_full"
 EVERY = [pytest.param(paper, id=name) for name, paper in PAPERS.items()]
@@ -60,6 +61,12 @@ def test_slimming_falls_off_a_cliff_and_comes_back():
     top1 = {line.row.name: line.result["metrics"]["top1"] for line in standing(PAPERS.get("slimming"), split="test").lines}
     assert top1["whole"] > top1["cut_50"] > 80 and 30 > top1["cut_60"] > top1["cut_70"]
     assert all(top1[f"tuned_{share}"] > max(80, top1[f"cut_{share}"]) for share in (50, 60, 70))
+
+
+def test_binary_weights_cost_next_to_nothing_and_binary_activations_little():
+    lines = {line.row.name: line for line in standing(PAPERS.get("xnor"), split="test").lines}
+    assert lines["weights"].difference["high"] >= 0 > lines["xnor"].difference["top1"] > -3
+    assert [step.name for step in lines["xnor"].row.recipe.steps] == ["binarize", "finetune"] and lines["xnor"].row.recipe.steps[0].activations
 
 
 @full_set
@@ -116,23 +123,10 @@ def test_the_command_lists_all_and_needs_no_pictures(capsys, home):
     assert "37.83 %" in out and "Fashion-MNIST" in out and "pytorch-slimming" in out
 
 
-def small_mnist(home) -> None:
-    """What `datasets --fetch mnist` leaves, in small: scikit-learn's digits, grown to 28×28."""
-    digits = load("digits")
-    arrays = {}
-    for split in ("train", "calibration", "validation", "test"):
-        part = digits.split(split)
-        grown = np.kron(part.images[:200], np.ones((1, 1, 4, 4), np.uint8))[:, :, 2:-2, 2:-2]
-        arrays |= {f"{split}_images": grown, f"{split}_labels": part.labels[:200]}
-    place = home / "datasets" / "mnist.npz"
-    place.parent.mkdir(parents=True)
-    np.savez(place, **arrays)
-
-
 def test_mnist_is_taken_where_it_is_here(capsys, home):
     paper = PAPERS.get("deep_compression_lenet_300_100")
     assert paper.dataset() == FULL
-    small_mnist(home)
+    small_mnist.put(home)
     load.cache_clear()
     assert paper.dataset() == "mnist" and standing(paper).dataset == FULL  # until there are figures
     assert main(["papers", "--run", "--only", paper.name, "--json"]) == 0

@@ -112,7 +112,7 @@ def saved(module: nn.Module):
         yield found
 
 
-def most_held(module: nn.Module, x: torch.Tensor, monkeypatch) -> tuple[int, int]:
+def most_held(module: nn.Module, x: torch.Tensor, monkeypatch) -> tuple[int, int, Recomputed]:
     """The most bytes of activations that autograd holds at any moment of one pass there and back: plain, and with them computed again.
 
     By autograd's own hooks. While a segment is there again, what was kept up to its start is there too.
@@ -134,15 +134,16 @@ def most_held(module: nn.Module, x: torch.Tensor, monkeypatch) -> tuple[int, int
     with saved(module) as kept:
         logits = recomputed(x)
     assert logits.requires_grad and len(moments) == len(recomputed.segments) - 1 >= 1
-    return sum(plain.values()), max(*moments, sum(kept.values()))
+    return sum(plain.values()), max(*moments, sum(kept.values())), recomputed
 
 
 @pytest.mark.parametrize("model,share", [("resnet18", 0.6), ("mobilenet_v3_small", 0.6)])
 def test_at_most_three_fifths_of_the_activations_are_ever_held(model, share, monkeypatch):
     module = network(model).train()
-    plain, again = most_held(module, torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last), monkeypatch)
+    plain, again, recomputed = most_held(module, torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last), monkeypatch)
     print(f"{model}: {plain:,} bytes, computed again {again:,}")
     assert again <= share * plain
+    assert recomputed.most_bytes / recomputed.plain_bytes == pytest.approx(again / plain, abs=0.15)  # what a run is told
 
 
 def test_the_cuts_are_those_of_trying_all():
@@ -160,6 +161,7 @@ def test_the_cuts_are_those_of_trying_all():
                 if all(before + size <= limit for before, size in zip(kept, sizes, strict=True)):
                     costs.append(kept[-1])
             found = recompute._within(limit, held, crossing)
+            assert found is None or recompute._most(found, held, crossing) <= limit
             assert (found is None) == (not costs)
             assert found is None or found in ways and sum(crossing[cut] for cut in found) == min(costs)
 

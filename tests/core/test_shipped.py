@@ -57,6 +57,30 @@ def test_presets_are_known_runs():
     assert all(preset["help"] for preset in found)
 
 
+# The classics that a preset must be, by what it must hold: a step, and fields of it.
+CLASSICS = {
+    "deep_compression": [("magnitude_prune", {}), ("finetune", {}), ("share_weights", {}), ("finetune", {})],
+    "xnor": [("binarize", {"scaling": "channel", "layers": "inner"}), ("finetune", {})],
+    "two_four": [("nm_prune", {"n": 2, "m": 4})], "int8": [("quantize", {"weight_bits": 8, "activation_bits": 8})],
+    "qat": [("quantize", {"weight_bits": 4}), ("finetune", {})], "slimming": [("channel_prune", {"importance": "bn_scale"}), ("finetune", {})],
+    "iterative": [("magnitude_prune", {"sparsity": 0.6}), ("finetune", {}), ("magnitude_prune", {"sparsity": 0.8}), ("finetune", {}),
+                  ("magnitude_prune", {"sparsity": 0.9}), ("finetune", {})],
+    "student": [("student", {}), ("distill", {})], "low_rank": [("factorize", {}), ("quantize", {"weight_bits": 8, "activation_bits": 8})],
+    "smallest": [("magnitude_prune", {}), ("quantize", {})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSICS)
+def test_every_classic_has_a_preset_and_a_run_of_it(name):
+    recipe = Recipe.from_json(next(preset["recipe"] for preset in presets() if preset["name"] == name))
+    wanted = list(CLASSICS[name])
+    for step in recipe.steps:
+        if wanted and step.name == wanted[0][0] and all(getattr(step, field) == value for field, value in wanted[0][1].items()):
+            wanted.pop(0)
+    assert not wanted, f"{name} lacks {wanted}"
+    assert any(row["key"] == recipe.key() for row in gallery.runs())
+
+
 def test_the_gallery_covers_four_models_and_every_family():
     rows = gallery.runs()
     assert len(rows) >= 80 and {row["model"] for row in rows} == {*gallery.MODELS, *gallery.TEACHING}

@@ -31,8 +31,9 @@ def works(notes, monkeypatch):
 
 
 def top1(recipe: Recipe) -> float:
-    """Falls by half a point for every point of sparsity beyond 50 %, and for every bit below 8."""
-    return 92.0 - 50 * max(0.0, edits.sparsity(recipe) - 0.5) - 0.5 * max(0, 8 - edits.bits(recipe))
+    """Falls by half a point for every point of sparsity beyond 50 %, and for every bit below 8; by a tenth for every shared value below 64."""
+    fewer = sum(max(0, 64 - step.clusters) for step in recipe.steps if step.name == "share_weights")
+    return 92.0 - 50 * max(0.0, edits.sparsity(recipe) - 0.5) - 0.5 * max(0, 8 - edits.bits(recipe)) - 0.1 * fewer
 
 
 def complete(notes, works) -> None:
@@ -86,6 +87,32 @@ def test_bits_that_were_off_get_a_step(notes, works):
     to_the_end(page, notes, works)
     assert asked_for(page, "step") == ["quantize~weight_bits~5~clipping~mse", "calibrate_batchnorm"]
     assert "is 5 bits, which keeps 90.50 %" in markup(page)
+
+
+def start_in_chip(page, at: int, field: str, least: float):
+    page.session_state[f"chip-{at}"] = True
+    page.run()
+    page.button(key=f"floor-field-{at}-{field}").click().run()
+    page.number_input(key=f"floor-{at}-{field}-top1").set_value(least).run()
+    return page.button(key=f"floor-start-{at}-{field}").click().run()
+
+
+def test_every_field_that_compresses_has_a_floor_in_its_chip(notes, works):
+    page = open_page(step=["share_weights~clusters~128", "calibrate_batchnorm"])
+    start_in_chip(page, 0, "clusters", 90.05)
+    assert not [button for button in page.button if (button.key or "").startswith("floor-start")]  # it closes
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == ["share_weights~clusters~45", "calibrate_batchnorm"] and "is 45 values, which keeps 90.10 %" in markup(page)
+    page = open_page(step=["magnitude_prune~sparsity~0.9~scope~layer"])
+    to_the_end(start_in_chip(page, 0, "sparsity", 89.0), notes, works)
+    assert asked_for(page, "step") == ["magnitude_prune~sparsity~0.56~scope~layer"]
+
+
+def test_a_floor_in_a_chip_moves_no_other_step(notes, works):
+    page = start_in_chip(open_page(step=["share_weights~clusters~128", "calibrate_batchnorm"]), 0, "clusters", 90.05)
+    page.button(key="remove-0").click().run()
+    to_the_end(page, notes, works)
+    assert asked_for(page, "step") == ["calibrate_batchnorm"] and "is 45 values" in markup(page)
 
 
 def test_nothing_moves_when_even_the_mildest_fails(notes, works):

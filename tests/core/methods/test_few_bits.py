@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
+from scipy.stats import entropy
 
 from core import artifact, prefixes
 from core.activations import measured
 from core.errors import BadField
+from core.methods import mixed_precision
 from core.methods.apply import apply
 from core.methods.binarize import Binarize
 from core.methods.cast import Cast
@@ -74,13 +77,19 @@ def test_sixteen_bits_are_torchs_own_rounding(subject, context, dtype, torch_typ
     assert all(torch.equal(subject.value(name), value.to(torch_type).float()) for name, value in before.items())
 
 
-def test_eight_bit_floats_are_scaled_by_a_power_of_two(subject, context):
+def test_eight_bit_floats_are_the_nearest_of_all_there_are(subject, context):
+    """E4M3 by its definition: 15 exponents and 8 mantissas, numbers below the least exponent, no infinity; scaled by a power of two."""
+    table = torch.tensor([2.0 ** (exponent - 7) * (1 + mantissa / 8) for exponent in range(1, 16) for mantissa in range(8)][:-1])
+    table = torch.cat([table, torch.arange(8) / 8 * 2.0**-6])
+    table = torch.cat([-table, table]).sort().values
     before = {name: subject.value(name).clone() for name in subject.weights}
     apply(Cast(dtype="float8"), subject, context)
     for name, value in before.items():
         scale = float(subject.weights[name].grid.scale)
         assert 2.0 ** round(torch.log2(torch.tensor(scale)).item()) == scale and 224 < float(value.abs().max()) / scale <= 448
-        assert float((subject.value(name) - value).abs().max()) <= float(value.abs().max()) / 16
+        scaled, found = value.flatten() / scale, subject.value(name).flatten() / scale
+        assert torch.isin(found, table).all()
+        assert torch.equal((found - scaled).abs(), (table - scaled[:, None]).abs().amin(1))
 
 
 GRIDS = [
@@ -132,12 +141,24 @@ def test_bits_are_given_as_a_search_over_all_would():
     assert tuple(allocate(lost, sizes, 14 / 3).values()) == best[1] == (4, 8, 2)
 
 
-def test_mixed_precision_spends_at_most_the_average_where_it_matters(subject, context):
-    apply(MixedPrecision(average_bits=3.5, images=40), subject, context)
+def test_mixed_precision_spends_at_most_the_average_where_it_matters(subject, context, monkeypatch):
+    """By sensitivities that are scipy's divergences of the answers, with one layer rounded by a step of its own."""
+    asked, events, whole = [], [], Compressed.of(subject.module, subject.architecture)
+    monkeypatch.setattr(mixed_precision, "allocate", lambda lost, *given: asked.append(lost) or allocate(lost, *given))
+    apply(MixedPrecision(average_bits=3.5, images=40), subject, dataclasses.replace(context, report=events.append))
     sizes = {name: subject.value(name).numel() for name in subject.weights}
     spent = sum(weight.grid.bits * sizes[name] for name, weight in subject.weights.items()) / sum(sizes.values())
     assert 3 < spent <= 3.5 and len({weight.grid.bits for weight in subject.weights.values()}) > 1
     assert any("mixed_precision gave" in note for note in subject.notes)
+    fractions = [event["fraction"] for event in events]
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(fractions) == len(sizes) * 5
+    x = torch.cat(list(context.calibration(40)))
+    with torch.no_grad():
+        for name, bits in (("features.3.weight", 2), ("fc.weight", 4)):
+            alone = Compressed.of(whole.module, whole.architecture)
+            apply(Quantize(weight_bits=bits, clipping="mse", layers=name.removesuffix(".weight")), alone, context)
+            exact, moved = (state.module(x).double().softmax(1).numpy() for state in (whole, alone))
+            assert asked[0][name][bits] == pytest.approx(float(entropy(exact, moved, axis=1).mean()), rel=1e-3, abs=1e-6)
 
 
 def test_fewer_bits_on_average_than_any_candidate_are_refused():
@@ -197,8 +218,9 @@ def test_adaptive_rounding_moves_codes_by_one_and_loses_less_than_nearest(subjec
                 torch.nn.functional.conv2d(read, subject.value("features.3.weight") - before["features.3.weight"], stride=2, padding=1).square().mean()
             )
 
-    rounded = lost()
-    apply(RoundAdaptively(iterations=200), subject, context)
+    rounded, events = lost(), []
+    apply(RoundAdaptively(iterations=200), subject, dataclasses.replace(context, report=events.append))
+    assert [event["fraction"] for event in events] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])  # a layer each
     moved = {name: (weight.grid.codes - nearest[name]).abs() for name, weight in subject.weights.items()}
     assert all(int(change.max()) <= 1 for change in moved.values()) and any(bool(change.any()) for change in moved.values())
     assert lost() < 0.8 * rounded

@@ -171,6 +171,7 @@ def test_activations_computed_again_give_the_same_weights(step, grids, subject, 
         apply(step(images=300, learning_rate=0.001, checkpoint_activations=recomputing), state, context)
         made.append(state)
     plain, again = made
+    assert f"{step.name} held some" in again.notes[-1] and "estimated" in again.notes[-1] and again.notes[:-1] == plain.notes
     for name, weight in plain.weights.items():
         torch.testing.assert_close(again.weights[name].latent, weight.latent, rtol=1e-3, atol=1e-4)
         assert torch.equal(again.weights[name].mask, weight.mask)
