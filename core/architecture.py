@@ -172,7 +172,8 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 def skeleton(model: str, classes: int, input_size: int) -> nn.Module:
     """Torchvision's module with (nearly) all parameters on the meta device, taking no memory, and every buffer as it should be."""
-    with torch.random.fork_rng(devices=[]), _ParametersOnMeta():
+    # Whatever the caller's default device: RegNet reads its widths from tensors that it computes.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _ParametersOnMeta():
         return zoo.construct(model, classes, input_size)
 
 

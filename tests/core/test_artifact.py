@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import artifact
+from core import artifact, zoo
 from core.architecture import Architecture
 from core.errors import ParetoscopeError
 from core.grids import Uniform
@@ -48,6 +49,18 @@ def test_real_models_come_back(model):
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(found.module(x), subject.module(x))
+
+
+FAMILIES = {facts["family"]: model for model, facts in sorted(zoo.models().items(), key=lambda entry: -entry[1]["parameters"])}  # the smallest of each
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layout_of_every_family_is_read_without_its_weights(family):
+    plain = Architecture.plain(FAMILIES[family], 10, zoo.models()[FAMILIES[family]]["smallest_input"])
+    fingerprint, weights, lengths, _others = artifact._layout(json.dumps(plain.to_json()))
+    module = plain.build()
+    assert fingerprint == artifact._fingerprint(module) and weights
+    assert lengths == {name: tensor.numel() for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 
 def test_the_layout_in_memory_does_not_matter():
