@@ -70,11 +70,6 @@ def standings(paper: Paper, store: Store | None = None) -> dict[str, Standing]:
     return {split: of(split) for split in MEASURED_SPLITS}
 
 
-def standing(paper: Paper, store: Store | None = None, split: str = "test") -> Standing:
-    """`standings` of one split."""
-    return standings(paper, store)[split]
-
-
 def _results(paper: Paper, dataset: str, store: Store | None) -> dict[tuple[str, str], Mapping | None]:
     """(Row's name, split) → the run of this machine that is of the checkpoint and engine of today, or the shipped one."""
     asked = {(row.name, split): (row, _identity(row, dataset, split)) for row in paper.rows for split in MEASURED_SPLITS}

@@ -35,7 +35,7 @@ def show(given) -> None:
             _run(paper, given.again)
     store = Store()
     try:
-        found = [[standings(paper, store)[split] for split in SPLITS] for paper in chosen]
+        found = [[both[split] for split in SPLITS] for both in (standings(paper, store) for paper in chosen)]
     finally:
         store.close()
     if given.json:

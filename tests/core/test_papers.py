@@ -11,7 +11,7 @@ from core.datasets import DATASETS, load
 from core.errors import UnknownName
 from core.paper_figures import figure, ours_words, published_words, table
 from core.papers import PAPERS
-from core.reproduced import standing, standings, work
+from core.reproduced import standings, work
 from core.store import Store
 from core.work import MEASURED_SPLITS
 from tests import small_mnist
@@ -24,7 +24,7 @@ full_set = pytest.mark.skipif(DATASETS.get(FULL).missing() is not None, reason="
 @pytest.mark.parametrize("paper", EVERY)
 def test_every_row_has_its_shipped_figures(paper):
     for split in MEASURED_SPLITS:
-        found = standing(paper, split=split)
+        found = standings(paper)[split]
         assert found.dataset == FULL and not found.missing, f"python -m core papers --build --only {paper.name}"
         for line in found.lines:
             assert line.result["metrics"]["images"] == 5000 and line.result["machine"]["cpu"] and line.result["date"]
@@ -35,7 +35,7 @@ def test_every_row_has_its_shipped_figures(paper):
 @pytest.mark.parametrize("paper", EVERY)
 def test_what_is_shipped_is_of_todays_recipes_checkpoints_and_engine(paper):
     for split in MEASURED_SPLITS:
-        for line in standing(paper, split=split).lines:
+        for line in standings(paper)[split].lines:
             assert line.result["identity"] == work(line.row, FULL, split).identity(), f"python -m core papers --build --only {paper.name}"
 
 
@@ -44,13 +44,13 @@ def test_deep_compression_is_as_small_as_published_and_as_good_as_the_reference(
     paper = PAPERS.get(f"deep_compression_{model}")
     published = [paper.row(name).published.kilobytes for name in ("reference", "compressed")]
     assert round(published[0] / published[1]) == times  # of the paper's own kilobytes
-    line = standing(paper, split="validation").lines[1]
+    line = standings(paper)["validation"].lines[1]
     assert times * line.result["metrics"]["artifact_bytes"] <= 4 * zoo.models()[model]["parameters"]
     assert line.difference["high"] >= 0  # the interval contains 0, or lies above it
 
 
 def test_distillation_makes_fewer_errors_than_the_same_net_alone():
-    lines = {line.row.name: line for line in standing(PAPERS.get("distillation"), split="test").lines}
+    lines = {line.row.name: line for line in standings(PAPERS.get("distillation"))["test"].lines}
     right = {name: line.result["metrics"]["top1"] for name, line in lines.items()}
     assert right["teacher"] > right["distilled"] > right["alone"] and lines["distilled"].difference["low"] > 0
     alone, distilled = (lines[name].row.recipe.steps for name in ("alone", "distilled"))
@@ -58,13 +58,13 @@ def test_distillation_makes_fewer_errors_than_the_same_net_alone():
 
 
 def test_slimming_falls_off_a_cliff_and_comes_back():
-    top1 = {line.row.name: line.result["metrics"]["top1"] for line in standing(PAPERS.get("slimming"), split="test").lines}
+    top1 = {line.row.name: line.result["metrics"]["top1"] for line in standings(PAPERS.get("slimming"))["test"].lines}
     assert top1["whole"] > top1["cut_50"] > 80 and 30 > top1["cut_60"] > top1["cut_70"]
     assert all(top1[f"tuned_{share}"] > max(80, top1[f"cut_{share}"]) for share in (50, 60, 70))
 
 
 def test_binary_weights_cost_next_to_nothing_and_binary_activations_little():
-    lines = {line.row.name: line for line in standing(PAPERS.get("xnor"), split="test").lines}
+    lines = {line.row.name: line for line in standings(PAPERS.get("xnor"))["test"].lines}
     assert lines["weights"].difference["high"] >= 0 > lines["xnor"].difference["top1"] > -3
     assert [step.name for step in lines["xnor"].row.recipe.steps] == ["binarize", "finetune"] and lines["xnor"].row.recipe.steps[0].activations
 
@@ -72,7 +72,7 @@ def test_binary_weights_cost_next_to_nothing_and_binary_activations_little():
 @full_set
 def test_a_shipped_row_is_measured_again_as_it_was(home):
     paper = PAPERS.get("deep_compression_lenet_300_100")
-    known = standing(paper, split="test").lines[0].result
+    known = standings(paper)["test"].lines[0].result
     again = engine.run(work(paper.rows[0], FULL, "test"))
     assert again.metrics["artifact_bytes"] == known["metrics"]["artifact_bytes"]
     assert abs(again.metrics["top1"] - known["metrics"]["top1"]) <= 0.1  # another processor may round a tie the other way
@@ -81,7 +81,7 @@ def test_a_shipped_row_is_measured_again_as_it_was(home):
 @full_set
 def test_differences_between_two_recipes_are_paired():
     """The stored interval against the predicted labels, by a count of the four cells."""
-    lines = {line.row.name: line for line in standing(PAPERS.get("distillation"), split="validation").lines}
+    lines = {line.row.name: line for line in standings(PAPERS.get("distillation"))["validation"].lines}
     labels = load(FULL).split("validation").labels
     mine, theirs = (np.frombuffer(lines[name].result["predicted"], "<u2") == labels for name in ("distilled", "alone"))
     assert lines["distilled"].difference["top1"] == pytest.approx(100 * ((mine & ~theirs).sum() - (theirs & ~mine).sum()) / len(labels))
@@ -89,7 +89,7 @@ def test_differences_between_two_recipes_are_paired():
 
 @pytest.mark.parametrize("paper", EVERY)
 def test_tables_and_charts_show_every_row(paper):
-    found = [standing(paper, split=split) for split in ("test", "validation")]
+    found = [standings(paper)[split] for split in ("test", "validation")]
     titles, rows = table(*found)
     assert len(rows) == len(paper.rows) and {len(row) for row in rows} == {len(titles)}
     drawn = figure(found[0])
@@ -102,7 +102,7 @@ def test_figures_are_said_as_the_paper_counts():
     assert published_words(compressed, compressed.row("compressed").published) == "0.74 % wrong"
     assert [published_words(distilled, row.published) for row in distilled.rows] == ["67 of 10,000 wrong", "146 of 10,000 wrong", "74 of 10,000 wrong"]
     assert published_words(xnor, xnor.row("xnor").published) == "99.23 %" and published_words(xnor, None) == "–"
-    line = standing(distilled, split="test").lines[1]
+    line = standings(distilled)["test"].lines[1]
     wrong = round(50 * (100 - line.result["metrics"]["top1"]))
     assert ours_words(distilled, line).startswith(f"{wrong} of 5,000 wrong (")
 
@@ -128,14 +128,14 @@ def test_mnist_is_taken_where_it_is_here(capsys, home):
     assert paper.dataset() == FULL
     small_mnist.put(home)
     load.cache_clear()
-    assert paper.dataset() == "mnist" and standing(paper).dataset == FULL  # until there are figures
+    assert paper.dataset() == "mnist" and standings(paper)["test"].dataset == FULL  # until there are figures
     assert main(["papers", "--run", "--only", paper.name, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["papers"][0]
     assert told["dataset"] == "mnist" and told["rows"][1]["ours"]["test"]["metrics"]["top1"] > 50
     store = Store()
     try:
         before = len(store.rows())
-        found = standing(paper, store, "test")
+        found = standings(paper, store)["test"]
         assert (found.dataset, before) == ("mnist", 4) and not found.missing and found.lines[0].result["metrics"]["images"] == 200
         assert main(["papers", "--run", "--only", paper.name]) == 0 and len(store.rows()) == before  # nothing is measured twice
     finally:
