@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from core.store import Store
 from tests import browser
@@ -77,6 +77,10 @@ class Explorer:
 
     def value(self, key: str) -> str:
         return self.page.locator(f".st-key-{key} output").inner_text()
+
+    def shows(self, key: str, text: str) -> None:
+        """Wait until a slider stands at a value: the chart is drawn first, the controls follow."""
+        expect(self.page.locator(f".st-key-{key} output")).to_have_text(text, timeout=PATIENCE)
 
     def hold(self, key: str) -> Callable[[float], None]:
         """Press the mouse on a slider's thumb; the function returned drags it to a share of the track."""
