@@ -14,7 +14,7 @@ from pathlib import Path
 from core.errors import ParetoscopeError
 from core.home import folder, write_whole
 
-LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20}
+LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20, "fingerprints": 2**20}
 
 
 def path_of(shelf: str, name: str) -> Path:

@@ -140,7 +140,7 @@ class Step:
         """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""
 
     def check_teacher(self, teacher, dataset) -> None:
-        """Overridden where a step cannot learn from every checkpoint `teacher` on a dataset; raises `BadRecipe`, before any long work."""
+        """Overridden where a step cannot learn from every checkpoint `teacher` on what `dataset()` loads; raises `BadRecipe`, before any long work."""
 
     def model_after(self, model: str) -> str:
         """The name of the model that the next step meets; overridden where a step puts another in its place."""

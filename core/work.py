@@ -11,7 +11,7 @@ from typing import Any
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, zoo
-from core.datasets import DATASETS, load
+from core.datasets import DATASETS, fingerprint, load
 from core.errors import BadField, BadRecipe
 from core.recipe import Recipe, Step, digest
 
@@ -60,7 +60,7 @@ class Work:
         teachers = {name: zoo.checkpoint(name, self.dataset) for name in names if name != "self"}
         checkpoint = zoo.checkpoint(self.model, self.dataset)
         for step, name in zip(self.recipe.steps, names, strict=True):
-            step.check_teacher(teachers.get(name, checkpoint), load(self.dataset))
+            step.check_teacher(teachers.get(name, checkpoint), functools.partial(load, self.dataset))
         if self._last_model() != self.model:
             zoo.check_reads(self._last_model(), checkpoint.input_size)
         return checkpoint
@@ -110,7 +110,7 @@ class Work:
     def _ground(self) -> list:
         checkpoint = self.checkpoint
         fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
-        return [ENGINE_VERSION, self.model, checkpoint.hash, load(self.dataset).fingerprint, _version("torch"), *fresh, THREADS]
+        return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, THREADS]
 
     def _teachers(self) -> list[str]:
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,18 @@ def test_every_file_says_what_lives_in_it_and_is_short(path):
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_pickled(path):
     assert not {"pickle", "cloudpickle", "joblib"} & roots(path) and "torch.load(" not in path.read_text()
+
+
+def test_the_first_page_is_drawn_without_pandas():
+    """Streamlit imports it as soon as a list is given to a component, which would cost the first page a second."""
+    script = """
+import sys
+from streamlit.testing.v1 import AppTest
+page = AppTest.from_file("dashboard.py", default_timeout=60).run()
+assert not page.exception and page.button
+print([name for name in ("torch", "pandas", "pyarrow", "scipy", "sklearn") if name in sys.modules])
+"""
+    nobody = os.environ | {"PARETOSCOPE_SCHEDULER": "tcp://127.0.0.1:9"}  # no cluster is started
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=nobody, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

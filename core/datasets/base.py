@@ -7,11 +7,15 @@ pictures are prepared.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from core import kept
 from core.errors import BadField, NotHere
 from core.recipe import digest
 from core.registry import Registry
@@ -28,7 +32,8 @@ class Source:
     """One entry of the dataset registry. `missing()` is None when the pictures are here.
 
     `family` names the set of classes and held-out pictures: checkpoints belong to a family, so the embedded subset and
-    the full set share them. `flip` says whether a mirrored picture still belongs to its class.
+    the full set share them. `flip` says whether a mirrored picture still belongs to its class. `files` are what `read`
+    decodes, and `labels` reads the labels alone: what a page needs, which must not wait for pictures.
     """
 
     name: str
@@ -45,6 +50,8 @@ class Source:
     read: Callable[[], dict[str, Arrays]] = field(repr=False)
     missing: Callable[[], NotHere | None] = field(repr=False, default=lambda: None)
     fetch: Callable[[], None] | None = field(repr=False, default=None)
+    files: Callable[[], Sequence[Path]] | None = field(repr=False, default=None)
+    labels: Callable[[], dict[str, np.ndarray]] | None = field(repr=False, default=None)
 
     def to_json(self) -> dict:
         absent = self.missing()
@@ -159,3 +166,31 @@ def load(name: str) -> Dataset:
     if absent:
         raise absent
     return Dataset(source, source.read())
+
+
+def fingerprint(name: str) -> str:
+    """`load(name).fingerprint`, without decoding a picture while the files, and the code that reads them, are those of the last time."""
+    source = DATASETS.get(name)
+    if source.files is None or source.missing():
+        return load(name).fingerprint
+    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*source.files(), Path(__file__), Path(inspect.getfile(source.read)))]
+    return _fingerprint(name, digest(repr(facts)))
+
+
+@functools.lru_cache(maxsize=64)
+def _fingerprint(name: str, files: str) -> str:
+    found = kept.get_json("fingerprints", f"{name}-{files}.json")
+    if found is None:
+        found = {"fingerprint": load(name).fingerprint}
+        kept.put("fingerprints", f"{name}-{files}.json", json.dumps(found).encode())
+    return found["fingerprint"]
+
+
+@functools.lru_cache(maxsize=8)
+def labels(name: str, split: str) -> np.ndarray:
+    """(N,) int64: `load(name).split(split).labels`, without decoding a picture where the source can. Shared: do not change them."""
+    source = DATASETS.get(name)
+    if source.labels is None or source.missing():
+        return load(name).split(split).labels
+    found = source.labels()[split].astype(np.int64)
+    return found[stratified_order(found)]

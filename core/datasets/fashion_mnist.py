@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.datasets.base import DATASETS, Arrays, Source, stratified_order, take
+from core.datasets.base import DATASETS, SPLITS, Arrays, Source, stratified_order, take
 from core.errors import NotHere, ParetoscopeError
 from core.home import ASSETS, home
 
@@ -22,6 +22,7 @@ SUBSET = ASSETS / "datasets" / "fashion_mnist.npz"
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CALIBRATION, SUBSET_TRAIN = 2_000, 10_000
+KINDS = ("images-idx3", "labels-idx1")
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -40,7 +41,7 @@ def read_idx(path: Path) -> np.ndarray:
 def originals() -> Path | None:
     """The folder with the four original files: the system package's, or the downloaded one."""
     for folder in (SYSTEM, home() / "datasets" / "FashionMNIST" / "raw"):
-        if all((folder / f"{part}-{kind}-ubyte.gz").exists() for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")):
+        if all((folder / f"{part}-{kind}-ubyte.gz").exists() for part in ("train", "t10k") for kind in KINDS):
             return folder
     return None
 
@@ -63,7 +64,12 @@ def read_full() -> dict[str, Arrays]:
 
 def read_subset() -> dict[str, Arrays]:
     with np.load(SUBSET, allow_pickle=False) as stored:
-        return {name: (stored[f"{name}_images"], stored[f"{name}_labels"].astype(np.int64)) for name in ("train", "calibration", "validation", "test")}
+        return {name: (stored[f"{name}_images"], stored[f"{name}_labels"].astype(np.int64)) for name in SPLITS}
+
+
+def subset_labels() -> dict[str, np.ndarray]:
+    with np.load(SUBSET, allow_pickle=False) as stored:
+        return {name: stored[f"{name}_labels"] for name in SPLITS}
 
 
 def missing_full() -> NotHere | None:
@@ -103,5 +109,17 @@ _SHARED = dict(
     family="fashion_mnist", classes=CLASSES, channels=1, size=28, input_size=32, mean=(0.286,), std=(0.353,),
     licence="MIT, Zalando Research, https://github.com/zalandoresearch/fashion-mnist", flip=True,
 )  # fmt: skip
-DATASETS.add("fashion_mnist", Source(name="fashion_mnist", title="Fashion-MNIST", read=read_subset, missing=missing_subset, **_SHARED))
-DATASETS.add("fashion_mnist_full", Source(name="fashion_mnist_full", title="Fashion-MNIST, full", read=read_full, missing=missing_full, fetch=fetch, **_SHARED))
+DATASETS.add(
+    "fashion_mnist",
+    Source(
+        name="fashion_mnist", title="Fashion-MNIST", read=read_subset, missing=missing_subset,
+        files=lambda: [SUBSET], labels=subset_labels, **_SHARED,
+    ),
+)  # fmt: skip
+DATASETS.add(
+    "fashion_mnist_full",
+    Source(
+        name="fashion_mnist_full", title="Fashion-MNIST, full", read=read_full, missing=missing_full, fetch=fetch,
+        files=lambda: [originals() / f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in KINDS], **_SHARED,
+    ),
+)  # fmt: skip

@@ -58,7 +58,7 @@ class Distill(Step):
     def check_teacher(self, teacher, dataset) -> None:
         """Raises `BadRecipe` when the hints would take too much memory."""
         if self.hints:
-            check_hints(teacher, dataset, self.images)
+            check_hints(teacher, dataset(), self.images)
 
 
 @applies(Distill)

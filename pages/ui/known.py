@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core import pareto, zoo
-from core.datasets import DATASETS
+from core.datasets import DATASETS, labels
 from core.errors import BadInput, NotHere
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
@@ -52,6 +52,7 @@ class Shelf:
     def __init__(self, store: Store, shipped: Iterable[Mapping], machine: str, apart: Iterable[Mapping] = ()):
         self._store, self._machine, self._lock, self._revision = store, machine, threading.Lock(), -1
         self._rows: dict[tuple, dict] = {}
+        self._recipes: dict[str, Recipe] = {}  # by identity: parsing them all twice would take as long as drawing the chart
         self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
         self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
         self._right: dict[str, np.ndarray] = {}
@@ -83,7 +84,7 @@ class Shelf:
         key = (row["identity"], checkpoint.hash)
         if key not in self._current:
             try:
-                work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
+                work = Work(row["model"], row["dataset"], self._recipes[row["identity"]], row["split"])
                 self._current[key] = work.identity_of(checkpoint) == row["identity"]
             except (BadInput, NotHere):  # refused for this model by now, or another model's checkpoint taught it, which has gone
                 self._current[key] = False
@@ -124,7 +125,7 @@ class Shelf:
             self._foreign[place] = result
         else:
             self._foreign.pop(place, None)
-        self._rows[place] = row
+        self._rows[place], self._recipes[row["identity"]] = row, recipe
 
     def _timed_here(self, result: Mapping) -> Mapping | None:
         """A result of another machine with the latency that its graph has on this one, where that was measured."""
@@ -141,11 +142,8 @@ class Shelf:
             stored = self._store.predicted(identity) if identity else None
             if not stored:
                 return None
-            from core.datasets import load
-
-            labels = load(row["dataset"]).split(row["split"]).labels
             predicted = np.frombuffer(stored, "<u2")
-            self._right[identity] = predicted == labels[: len(predicted)]
+            self._right[identity] = predicted == labels(row["dataset"], row["split"])[: len(predicted)]
         return self._right[identity]
 
     def difference(self, row: Mapping, other: Mapping) -> dict | None:

@@ -60,7 +60,8 @@ def settle(connected: bool) -> None:
     """Hide what lives as long as the server from the garbage collector: once, and once more when the cluster is connected.
 
     Streamlit collects garbage after every run of a page or a fragment, which went through a million objects of libraries
-    and measured runs and took a tenth of a second each time.
+    and measured runs and took a tenth of a second each time. The first time nothing is collected either: whoever opened the page waits.
     """
-    gc.collect()
+    if connected:
+        gc.collect()
     gc.freeze()

@@ -47,6 +47,42 @@ def test_sizes_types_and_fingerprints_do_not_change(name):
     assert dataset.fingerprint == FINGERPRINTS[name]
 
 
+@pytest.mark.parametrize("name", HERE)
+def test_what_is_told_without_decoding_is_what_decoding_tells(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("PARETOSCOPE_HOME", str(tmp_path))
+    forget()
+    assert base.fingerprint(name) == FINGERPRINTS[name]
+    assert all(np.array_equal(base.labels(name, split), load(name).split(split).labels) for split in SPLITS)
+    forget()
+    if DATASETS.get(name).files:  # known by now, so that nothing is decoded
+        monkeypatch.setattr(base, "load", None)
+    assert base.fingerprint(name) == FINGERPRINTS[name]
+    forget()
+
+
+def test_other_files_have_another_fingerprint(monkeypatch, tmp_path):
+    monkeypatch.setenv("PARETOSCOPE_HOME", str(tmp_path / "home"))
+    forget()
+    assert base.fingerprint("fashion_mnist") == FINGERPRINTS["fashion_mnist"]
+    changed = tmp_path / "changed.npz"
+    with np.load(fashion_mnist.SUBSET) as stored:
+        arrays = dict(stored)
+    arrays["test_labels"] = np.roll(arrays["test_labels"], 1)
+    np.savez(changed, **arrays)
+    monkeypatch.setattr(fashion_mnist, "SUBSET", changed)
+    load.cache_clear()
+    try:
+        assert base.fingerprint("fashion_mnist") not in FINGERPRINTS.values()
+    finally:
+        forget()
+        load.cache_clear()
+
+
+def forget() -> None:
+    base._fingerprint.cache_clear()
+    base.labels.cache_clear()
+
+
 def test_the_digits_splits_hold_every_digit_once():
     raw = np.clip(load_digits().images * (255 / 16), 0, 255).round().astype(np.uint8)
     everything = sorted(itertools.chain.from_iterable(pictures(load("digits"), split) for split in SPLITS))

@@ -295,3 +295,13 @@ def test_debians_package_is_tried_before_playwrights_download(root, apt, tmp_pat
     assert ran == (by_apt if root else []) + (download if not (root and apt) else [])
     said = capsys.readouterr().err.splitlines()
     assert len(said) == bool(root) + (not (root and apt)) and all(re.search(r"about \d+ MB", line) for line in said)
+
+
+def test_the_flat_part_of_plotly_js_is_of_the_version_of_the_whole():
+    """`.setup/charts.py` fetches it anew."""
+    import plotly
+
+    version = lambda path: re.search(r"plotly\.js (?:\(cartesian - minified\) )?v([\d.]+)", path.read_text(encoding="utf-8")[:200])[1]
+    whole = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    assert version(ROOT / "assets" / "plotly" / "plotly-cartesian.min.js") == version(whole)
+    assert "MIT" in (ROOT / "assets" / "plotly" / "LICENSE.txt").read_text()

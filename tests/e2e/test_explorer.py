@@ -83,6 +83,22 @@ def test_zoom_and_hidden_traces_survive_updates(explorer):
     assert explorer.page.evaluate(hidden)
 
 
+def test_three_dimensions_and_back(explorer):
+    """The whole of plotly.js comes with the first chart that needs it, and draws the flat one from then on."""
+    drawn = "document.querySelector('.paretochart')._fullData"
+    explorer.open()
+    explorer.connected()
+    assert not explorer.page.evaluate("Boolean(window.PlotlyWhole)")
+    explorer.page.locator(".st-key-view button").locator("visible=true").first.click()
+    explorer.page.locator(".st-key-three_d label").click()
+    explorer.until(f"window.PlotlyWhole && {drawn}?.some(trace => trace.type === 'scatter3d' && trace.x.length > 3)")
+    explorer.page.locator(".st-key-three_d label").click()
+    explorer.until(f"{drawn}?.length && {drawn}.every(trace => trace.type === 'scatter') && document.querySelectorAll('.paretochart .point').length > 20")
+    explorer.slider("bits").focus()
+    explorer.page.keyboard.press("ArrowLeft")
+    explorer.until(f"{HERE}.name === 'This run'")
+
+
 def test_a_reloaded_link_restores_everything(explorer):
     query = LIGHT + "&step=magnitude_prune~sparsity~0.55&step=quantize~weight_bits~6~clipping~mse&x=on-paper&size=macs&accuracy=85&kilobytes=500"
     explorer.open(query)

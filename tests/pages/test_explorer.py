@@ -33,7 +33,8 @@ def components(page: AppTest, name: str) -> list[dict]:
     def walk(node):
         proto = getattr(node, "proto", None)
         if getattr(proto, "component_name", None) == name:
-            found.append(json.loads(proto.json or proto.mixed.json))
+            given = json.loads(proto.json or proto.mixed.json)
+            found.append(json.loads(given["json"]) if "json" in given else given)
         for child in getattr(node, "children", {}).values():
             walk(child)
 

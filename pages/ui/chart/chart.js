@@ -10,15 +10,15 @@ const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
   const root = parentElement.querySelector(".paretochart");
   root.chart ??= make(root);
-  root.chart.draw(data, setTriggerValue, setStateValue);
+  root.chart.draw(JSON.parse(data.json), setTriggerValue, setStateValue);
   return () => root.chart.remove();
 }
 
 function make(root) {
-  let trigger, report, wanted, frame = null, base = null, moving = "", worn = "", high = "", busy = Promise.resolve(), waiting = null;
+  let plotly, trigger, report, wanted, frame = null, base = null, moving = "", worn = "", high = "", busy = Promise.resolve(), waiting = null;
   const size = new ResizeObserver(() => {
     cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) window.Plotly.Plots.resize(root); });
+    frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) plotly.Plots.resize(root); });
   });
   size.observe(root);
   const hear = (event) => {
@@ -46,7 +46,18 @@ function make(root) {
     return walk(figure);
   };
 
+  // The whole of plotly.js takes the place of its flat part when a chart of three dimensions asks for it; the one that drew tidies up.
+  const changeHands = () => {
+    if (plotly && plotly !== window.Plotly && root._fullLayout) {
+      plotly.purge(root);
+      zoomed.clear();
+      base = null;
+    }
+    plotly = window.Plotly;
+  };
+
   const apply = async () => {
+    changeHands();
     const table = colours();
     const tail = paint(wanted.moving, table);
     const fixed = [table.$ink, table.$paper, tail.length, wanted.fixed].join();
@@ -60,12 +71,12 @@ function make(root) {
       if (tall !== high) await grow(wanted.tall);
       if (look !== worn) {
         const each = (pick) => tail.map(pick);
-        await window.Plotly.restyle(root, {
+        await plotly.restyle(root, {
           name: each((trace) => trace.name), "marker.symbol": each((trace) => trace.marker.symbol), "marker.color": each((trace) => trace.marker.color),
           "marker.line.color": each((trace) => trace.marker.line.color),
         }, numbers);
       }
-      await window.Plotly.animate(root, { data: places, traces: numbers }, {
+      await plotly.animate(root, { data: places, traces: numbers }, {
         mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false },
       }).catch(() => {}); // a newer position interrupts an older one
     } else {
@@ -77,7 +88,7 @@ function make(root) {
       keepZoom(layout);
       keepHidden(data);
       if (layout.xaxis && zoomed.has("xaxis") && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
-      await window.Plotly.react(root, data, layout, settings(wanted.name));
+      await plotly.react(root, data, layout, settings(wanted.name));
       if (first) listen();
     }
     [base, moving, worn, high] = [fixed, now, look, tall];
@@ -100,7 +111,7 @@ function make(root) {
   const grow = async (range) => {
     own["yaxis.range"] = [...range];
     if (zoomed.has("yaxis")) return;
-    await window.Plotly.relayout(root, { "yaxis.range": [...range] });
+    await plotly.relayout(root, { "yaxis.range": [...range] });
     zoomed.delete("yaxis"); // this was not a hand's doing
   };
   // A trace that was hidden by its legend stays hidden, even when it was gone for a while.
@@ -111,7 +122,7 @@ function make(root) {
   };
   const reset = () => {
     zoomed.clear();
-    window.Plotly.relayout(root, structuredClone(own)).then(() => zoomed.clear());
+    plotly.relayout(root, structuredClone(own)).then(() => zoomed.clear());
   };
   // Ticks in words serve the whole frame; for what was zoomed into, plotly chooses them.
   const close = (range) => range && range[1] - range[0] < 0.8;
@@ -126,7 +137,7 @@ function make(root) {
       const axis = root._fullLayout.xaxis;
       if (!axis || axis.type !== "log") return;
       const mode = zoomed.has("xaxis") && close(axis.range) ? "auto" : "array";
-      if (axis.tickmode !== mode && axis.tickvals) window.Plotly.relayout(root, { "xaxis.tickmode": mode });
+      if (axis.tickmode !== mode && axis.tickvals) plotly.relayout(root, { "xaxis.tickmode": mode });
     });
   };
   const settings = (name) => ({
@@ -135,7 +146,7 @@ function make(root) {
     toImageButtonOptions: { format: "png", filename: name, scale: 2 },
     modeBarButtonsToAdd: [
       { name: "reset", title: "Show everything (double click)", icon: HOME_ICON, click: reset },
-      { name: "svg", title: "Download as SVG", icon: SVG_ICON, click: (gd) => window.Plotly.downloadImage(gd, { format: "svg", filename: name }) },
+      { name: "svg", title: "Download as SVG", icon: SVG_ICON, click: (gd) => plotly.downloadImage(gd, { format: "svg", filename: name }) },
       { name: "csv", title: "Download the points as CSV", icon: CSV_ICON, click: (gd) => save(`${name}.csv`, csv(gd)) },
     ],
   });
@@ -149,7 +160,7 @@ function make(root) {
       root.setAttribute("aria-label", data.label);
       if (waiting) return;
       const begin = () => {
-        if (!window.Plotly) { waiting = setTimeout(begin, 20); return; }
+        if (!(wanted.deep ? window.PlotlyWhole : window.Plotly)) { waiting = setTimeout(begin, 20); return; }
         waiting = null;
         busy = busy.then(apply).catch((error) => console.error(error));
       };
@@ -159,7 +170,7 @@ function make(root) {
       clearTimeout(waiting);
       size.disconnect();
       window.removeEventListener("paretoscope-drag", hear);
-      if (window.Plotly && root._fullLayout) window.Plotly.purge(root);
+      if (plotly && root._fullLayout) plotly.purge(root);
     },
   };
 }

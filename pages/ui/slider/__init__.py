@@ -7,6 +7,7 @@ A Custom Component v2. It sends a value at most every 150 ms while it moves ("dr
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -54,12 +55,12 @@ def slider(
     state.movers()[key] = on_move
     _component(
         key=key,
-        data={
+        data={"json": json.dumps({  # text: Streamlit would import pandas to see whether a list is a table
             "key": key, "label": label, "value": value, "low": low, "high": high, "step": step, "digits": _digits(step),
             "stops": list(stops) if stops else None,
             "texts": list(texts) if texts else None, "percent": percent, "unit": unit, "help": help, "note": note, "disabled": disabled,
             "seq": told.get("seq", 0), "answers": {name: answers[name] for name in ("logits", "names", "picture")} if answers else None,
-        },
+        })},
         on_at_change=functools.partial(_moved, key, on_move),
     )  # fmt: skip
 

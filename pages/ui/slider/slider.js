@@ -8,7 +8,7 @@ const KEY_REST_MS = 180; // after the last key, a keyboard move counts as let go
 export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".slider");
   root.control ??= wire(root);
-  root.control.update(data, setStateValue);
+  root.control.update(JSON.parse(data.json), setStateValue);
 }
 
 function wire(root) {
