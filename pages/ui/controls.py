@@ -35,11 +35,11 @@ def controls() -> None:
 def _presets(view: View) -> None:
     presets = gallery.shipped_presets()
     found = next((number for number, preset in enumerate(presets) if Recipe.from_json(preset["recipe"]).key() == view.recipe.key()), None)
-    state.set_widget("preset", found)
+    key = state.mirror("preset", found)
     st.selectbox(
-        "Start from", range(len(presets)), index=None, key="preset", format_func=lambda number: presets[number]["title"], placeholder="your own recipe",
+        "Start from", range(len(presets)), index=None, key=key, format_func=lambda number: presets[number]["title"], placeholder="your own recipe",
         help="Recipes that were measured on this project's models:  \n" + "  \n".join(f"**{preset['title']}**: {preset['help']}" for preset in presets),
-        on_change=lambda: _start_from(presets, state.widget("preset")),
+        on_change=lambda: _start_from(presets, state.widget(key)),
     )  # fmt: skip
 
 
@@ -61,11 +61,11 @@ def _sparsity(view: View) -> None:
         "Sparsity", edits.sparsity(view.recipe), key="sparsity", low=spec.low, high=spec.high, step=spec.step, percent=True, help=spec.help,
         on_move=lambda value, phase: acts.edit(functools.partial(edits.set_sparsity, value=value, name=_pruning(state.view().recipe)), phase),
     )  # fmt: skip
-    state.set_widget("pruning", name)
+    key = state.mirror("pruning", name)
     with _beside("sparsity"):
         st.radio(
-            "What is pruned", list(KINDS), key="pruning", format_func=KINDS.get, horizontal=True, label_visibility="collapsed",
-            on_change=_change_pruning,
+            "What is pruned", list(KINDS), key=key, format_func=KINDS.get, horizontal=True, label_visibility="collapsed",
+            on_change=lambda: _change_pruning(state.widget(key)),
         )  # fmt: skip
         floor.button(view, floor.SPARSITY, name)
 
@@ -75,8 +75,7 @@ def _beside(slider: str):
     return st.container(key=f"beside-{slider}", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False)
 
 
-def _change_pruning() -> None:
-    name = state.widget("pruning")
+def _change_pruning(name: str) -> None:
     state.session()["pruning"] = name
     acts.edit(lambda recipe: edits.set_sparsity(recipe, edits.sparsity(recipe), name))
 
@@ -87,11 +86,11 @@ def _bits(view: View) -> None:
         "Bits", edits.bits(view.recipe), key="bits", stops=BITS, texts=[*(value_words(spec, bits) for bits in BITS[:-1]), "off (32)"],
         help=f"{spec.help} A weight takes 32 bits to begin with.", on_move=lambda value, phase: acts.edit(lambda recipe: edits.set_bits(recipe, value), phase),
     )  # fmt: skip
-    state.set_widget("int8", edits.int8(view.recipe))
+    key = state.mirror("int8", edits.int8(view.recipe))
     with _beside("bits"):
         st.checkbox(
-            "int8 activations", key="int8", help=edits.field("quantize", "activation_bits").help,
-            on_change=lambda: acts.edit(lambda recipe: edits.set_int8(recipe, state.widget("int8"))),
+            "int8 activations", key=key, help=edits.field("quantize", "activation_bits").help,
+            on_change=lambda: acts.edit(lambda recipe: edits.set_int8(recipe, state.widget(key))),
         )  # fmt: skip
         floor.button(view, floor.BITS, _pruning(view.recipe))
 
@@ -135,8 +134,8 @@ def _repair(view: View) -> None:
     if not zoo.models()[view.model].get("batch_norm", True):
         st.caption(f"{view.model} has no batch norm to repair.")
         return
-    state.set_widget("repair", edits.repaired(view.recipe))
+    key = state.mirror("repair", edits.repaired(view.recipe))
     st.checkbox(
-        "Repair batch norm", key="repair", on_change=lambda: acts.edit(lambda recipe: edits.set_repair(recipe, state.widget("repair"))),
+        "Repair batch norm", key=key, on_change=lambda: acts.edit(lambda recipe: edits.set_repair(recipe, state.widget(key))),
         help="Re-estimates the averages that batch norm keeps, after the weights changed. Trains nothing, and is often the way back from a cliff.",
     )  # fmt: skip

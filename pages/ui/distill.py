@@ -88,18 +88,18 @@ def _controls(view: View) -> None:
     chosen = view.lesson
     size = zoo.checkpoint(view.model, view.dataset).input_size
     names = sorted((name for name, facts in zoo.models().items() if facts["smallest_input"] <= size), key=lambda name: zoo.models()[name]["parameters"])
-    state.set_widget("student", chosen.student)
+    key = state.mirror("student", chosen.student)
     st.selectbox(
-        "Student", names if chosen.student in names else [chosen.student, *names], key="student", format_func=_student_words,
-        on_change=lambda: _new_student(state.widget("student")), help="A fresh network with torchvision's own initialisation. The smallest models come first.",
+        "Student", names if chosen.student in names else [chosen.student, *names], key=key, format_func=_student_words,
+        on_change=lambda: _new_student(state.widget(key)), help="A fresh network with torchvision's own initialisation. The smallest models come first.",
     )  # fmt: skip
     prunable = zoo.models()[chosen.student].get("channel_prunable", True)
     _slider("Width", "width", chosen.width, percent=True, disabled=prunable is not True, note="" if prunable is True else f"Full width only: {prunable}.")
     _slider("Temperature", "temperature", chosen.temperature, help=choices.field("temperature").help + T_SQUARED)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        state.set_widget("student-seed", chosen.seed)
+        seed = state.mirror("student-seed", chosen.seed)
         st.segmented_control(
-            "Seed", SEEDS, key="student-seed", required=True, on_change=lambda: _choose(seed=state.widget("student-seed")),
+            "Seed", SEEDS, key=seed, required=True, on_change=lambda: _choose(seed=state.widget(seed)),
             help="Decides the first weights and the order of the pictures, with a teacher and alone alike.",
         )  # fmt: skip
         opened = st.popover("Training", key="training-fields", icon=":material/tune:", on_change="rerun", help="What both trainings have in common.")

@@ -42,10 +42,10 @@ def _model(view: View, label: str) -> None:
     family = DATASETS.get(view.dataset).family
     trained = [found.model for found in zoo.checkpoints() if found.family == family]
     names = [*trained, *(name for name in zoo.models() if name not in trained)]
-    state.set_widget("model", view.model)
+    key = state.mirror("model", view.model)
     st.selectbox(
-        label, names, key="model", format_func=lambda name: _model_words(name, name in trained), width=330,
-        on_change=lambda: _changed(model=state.widget("model")),
+        label, names, key=key, format_func=lambda name: _model_words(name, name in trained), width=330,
+        on_change=lambda: _changed(model=state.widget(key)),
         help="torchvision's 80 classifiers and two teaching models. Those marked ● have trained weights for this dataset; any other can be trained here.",
     )  # fmt: skip
 
@@ -57,9 +57,9 @@ def _model_words(name: str, trained: bool) -> str:
 
 
 def _dataset(view: View) -> None:
-    state.set_widget("dataset", view.dataset)
+    key = state.mirror("dataset", view.dataset)
     st.selectbox(
-        "Data", list(DATASETS), key="dataset", format_func=_dataset_words, width=270, on_change=lambda: _changed(dataset=state.widget("dataset")),
+        "Data", list(DATASETS), key=key, format_func=_dataset_words, width=270, on_change=lambda: _changed(dataset=state.widget(key)),
         help="Every figure on this page is measured on the validation split. A dataset that is not here says how to get it.",
     )  # fmt: skip
 

@@ -28,8 +28,8 @@ SINGULAR = "Of the weight as a matrix of outputs and inputs. Where they fall fas
 
 
 def one(view: View, name: str, facts: Look) -> None:
-    state.set_widget("layer", name)
-    st.selectbox("Layer", layers_of(view.model), key="layer", on_change=lambda: show(layer=state.widget("layer")), help=HELP)
+    key = state.mirror("layer", name)
+    st.selectbox("Layer", layers_of(view.model), key=key, on_change=lambda: show(layer=state.widget(key)), help=HELP)
     st.html(f'<div class="quiet recipe-line">by the recipe: {words.escape(recipe_words(view.recipe))}</div>')
     if facts.result is None:
         _absent(view, facts)

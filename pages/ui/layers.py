@@ -96,17 +96,17 @@ def _facts(view: View) -> Look:
 
 def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
     with st.container(key="layers-controls", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
-        state.set_widget("method", asked.step.name)
+        method = state.mirror("method", asked.step.name)
         st.selectbox(
-            "Sensitivity to", measurable(), key="method", format_func=lambda name: STEPS.get(name).title, width=300,
-            on_change=lambda: layer.show(method=state.widget("method")),
+            "Sensitivity to", measurable(), key=method, format_func=lambda name: STEPS.get(name).title, width=300,
+            on_change=lambda: layer.show(method=state.widget(method)),
             help="Applies this step to one layer at a time, the others stay as they are, and measures top-1 against the uncompressed model. Its other fields "
             "are those of the recipe, where the recipe has this step.",
         )  # fmt: skip
-        state.set_widget("layer_pictures", PICTURES.index(asked.images))
+        pictures = state.mirror("layer_pictures", PICTURES.index(asked.images))
         st.selectbox(
-            "Pictures", range(len(PICTURES)), key="layer_pictures", width=170,
-            on_change=lambda: layer.show(pictures=PICTURES[state.widget("layer_pictures")]),
+            "Pictures", range(len(PICTURES)), key=pictures, width=170,
+            on_change=lambda: layer.show(pictures=PICTURES[state.widget(pictures)]),
             format_func=lambda at: "all" if PICTURES[at] is None else f"first {PICTURES[at]:,}",
             help="How many pictures of the validation split each cell is measured on: more take longer, and tell smaller differences apart.",
         )  # fmt: skip

@@ -34,26 +34,26 @@ def panel() -> None:
 
 
 def _axis(view: View) -> None:
-    state.set_widget("x", view.x)
+    key = state.mirror("x", view.x)
     st.selectbox(
-        "x-axis", list(AXES), key="x", format_func=lambda name: AXES[name].title, width=230, on_change=lambda: acts.show(x=state.widget("x")),
+        "x-axis", list(AXES), key=key, format_func=lambda name: AXES[name].title, width=230, on_change=lambda: acts.show(x=state.widget(key)),
         help="What accuracy is set against:  \n" + "  \n".join(f"**{axis.title}**: {axis.help}" for axis in AXES.values()),
     )  # fmt: skip
 
 
 def _view(view: View) -> None:
     with st.popover("View", key="view", icon=":material/tune:"):
-        state.set_widget("third", view.third or SAME)
+        third = state.mirror("third", view.third or SAME)
         st.selectbox(
-            "Marker size", [SAME, *AXES], key="third", format_func=lambda name: AXES[name].title if name in AXES else name,
+            "Marker size", [SAME, *AXES], key=third, format_func=lambda name: AXES[name].title if name in AXES else name,
             help="Shows a third objective as the size of each point: larger is more.",
-            on_change=lambda: acts.show(third=None if state.widget("third") == SAME else state.widget("third")),
+            on_change=lambda: acts.show(third=None if state.widget(third) == SAME else state.widget(third)),
         )  # fmt: skip
-        state.set_widget("three_d", view.three_d)
-        st.toggle("Three dimensions", key="three_d", on_change=lambda: acts.show(three_d=state.widget("three_d")), help="Draws the third objective as an axis.")
-        state.set_widget("all_models", view.all_models)
+        deep = state.mirror("three_d", view.three_d)
+        st.toggle("Three dimensions", key=deep, on_change=lambda: acts.show(three_d=state.widget(deep)), help="Draws the third objective as an axis.")
+        every = state.mirror("all_models", view.all_models)
         st.toggle(
-            "Front of all models", key="all_models", on_change=lambda: acts.show(all_models=state.widget("all_models")),
+            "Front of all models", key=every, on_change=lambda: acts.show(all_models=state.widget(every)),
             help="Adds the common front of every model that was measured on this dataset.",
         )  # fmt: skip
 
@@ -62,13 +62,13 @@ def _budget(view: View, name: str) -> None:
     mark, unit, step = MARKS[name]
     _, _, low, high, _ = BUDGETS[name]
     st.html(f'<span class="quiet">{mark}</span>', width="content")
-    state.set_widget(f"budget-{name}", getattr(view, name))
+    key = state.mirror(f"budget-{name}", getattr(view, name))
     st.number_input(
-        HELP[name], min_value=low, max_value=high, value=None, step=step, key=f"budget-{name}", label_visibility="collapsed", width=84, format="%g",
-        placeholder="any", on_change=functools.partial(_set_budget, name),
+        HELP[name], min_value=low, max_value=high, value=None, step=step, key=key, label_visibility="collapsed", width=84, format="%g",
+        placeholder="any", on_change=functools.partial(_set_budget, name, key),
     )  # fmt: skip
     st.html(f'<span class="quiet" title="{HELP[name]}">{unit}</span>', width="content")
 
 
-def _set_budget(name: str) -> None:
-    acts.show(**{name: state.widget(f"budget-{name}")})
+def _set_budget(name: str, key: str) -> None:
+    acts.show(**{name: state.widget(key)})

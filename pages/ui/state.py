@@ -1,12 +1,11 @@
 """The only file that touches st.session_state and st.query_params: what the pages remember, and the address bar.
 
 The view is remembered as its query parameters, so that the session, the address bar and a shared link are one thing. Going
-back in the browser, or opening another link in the same tab, is seen as parameters that this session did not write.
+back in the browser is told by Streamlit; another link is seen as parameters that this session did not write.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +18,17 @@ from pages.ui import link
 from pages.ui.link import View
 
 _VIEW, _WRITTEN, _SAID, _SESSION, _PAGE = "view", "written", "said", "session", "page"
-LATE_SECONDS = 2.0  # a message that the browser sent before it had the new address still carries the old one
+PAST = 64  # addresses remembered: a message that the browser sent before it had the new address still carries an old one
 
 
 def view() -> View:
     """What the pages show now, as restored from the address bar when that was changed from outside."""
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    if _VIEW not in st.session_state or (query != st.session_state[_WRITTEN]["now"] and not _late(query)):
+    if _VIEW not in st.session_state or _elsewhere(query):
         restored, said = link.decode(query)
         _remember(restored)
         st.session_state[_SAID] = said
-        st.session_state[_WRITTEN] = {"now": query, "before": None, "at": 0.0}  # a bare address stays bare until something is changed
+        st.session_state[_WRITTEN] = {"now": query, "past": _past()}  # a bare address stays bare until something is changed
     decoded, _ = link.decode(st.session_state[_VIEW])
     return decoded
 
@@ -39,13 +38,24 @@ def enter(page: str) -> None:
     if st.session_state.get(_PAGE, page) != page:
         session().pop("refused", None)  # what the other page would not do
         if _VIEW in st.session_state and not st.query_params:
-            st.session_state[_WRITTEN] = {"now": {}, "before": None, "at": 0.0}
+            st.session_state[_WRITTEN] = {"now": {}, "past": _past()}
     st.session_state[_PAGE] = page
 
 
-def _late(query: link.Query) -> bool:
-    written = st.session_state[_WRITTEN]
-    return query == written["before"] and time.monotonic() - written["at"] < LATE_SECONDS
+def _elsewhere(query: link.Query) -> bool:
+    """Whether the address is where a hand has gone, by Back or by another link, rather than a place that this session has left."""
+    written, context = st.session_state[_WRITTEN], get_script_run_ctx()
+    if query == written["now"]:
+        return False
+    if context is not None and context.is_history_navigation:
+        return True
+    inside = context is not None and context.fragment_ids_this_run  # a control was moved, or the page's pulse beat
+    return not inside and query not in written["past"]
+
+
+def _past() -> list[link.Query]:
+    written = st.session_state.get(_WRITTEN)
+    return [*written["past"], written["now"]][-PAST:] if written else []
 
 
 def change(**changes: Any) -> View:
@@ -61,7 +71,7 @@ def publish() -> None:
     bare = not written and query == link.encode(View())
     if query != written and not bare:
         st.query_params.from_dict(query)
-        st.session_state[_WRITTEN] = {"now": query, "before": written, "at": time.monotonic()}
+        st.session_state[_WRITTEN] = {"now": query, "past": _past()}
 
 
 def address() -> str:
@@ -117,6 +127,22 @@ def widget(key: str) -> Any:
 def set_widget(key: str, value: Any) -> None:
     """Set a widget's value before it is drawn."""
     st.session_state[key] = value
+
+
+def mirror(name: str, value: Any) -> str:
+    """The key of a widget that shows a part of the view; to be drawn with it, and read by it in the widget's own callback.
+
+    The widget is another one whenever the value was changed by anything but itself. The browser sends the values of all widgets
+    with every click, and so may send one that it was not yet told of the change of; under the old key it says nothing.
+    """
+    keys = session().setdefault("mirrors", {})
+    key, number = keys.get(name, (name, 0))
+    if key in st.session_state and st.session_state[key] != value:
+        number += 1
+        key = f"{name}-{number}"
+    keys[name] = key, number
+    st.session_state[key] = value
+    return key
 
 
 def forget(keys: Sequence[str]) -> None:

@@ -183,7 +183,7 @@ def test_a_known_run_is_on_screen_at_once(tab):  # noqa: F811
     for _ in range(12):
         before = explorer.page.evaluate(f"{HERE}.customdata[0][0]")
         explorer.page.evaluate("window.released = Infinity; window.draws = []")
-        explorer.page.locator(".st-key-repair label").click()
+        explorer.page.locator("[class*=st-key-repair] label").click()
         wait(explorer, f"before => {HERE}.name === 'This run' && {HERE}.customdata[0][0] !== before", before)
         now = explorer.page.evaluate(f"{HERE}.customdata[0][0]")
         wait(explorer, "id => window.shownAfter(id) !== undefined", now)

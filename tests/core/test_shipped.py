@@ -61,6 +61,7 @@ def test_presets_are_known_runs():
 CLASSICS = {
     "deep_compression": [("magnitude_prune", {}), ("finetune", {}), ("share_weights", {}), ("finetune", {})],
     "xnor": [("binarize", {"scaling": "channel", "layers": "inner"}), ("finetune", {})],
+    "xnor_net": [("binarize", {"activations": True, "layers": "inner"}), ("finetune", {})],
     "two_four": [("nm_prune", {"n": 2, "m": 4})], "int8": [("quantize", {"weight_bits": 8, "activation_bits": 8})],
     "qat": [("quantize", {"weight_bits": 4}), ("finetune", {})], "slimming": [("channel_prune", {"importance": "bn_scale"}), ("finetune", {})],
     "iterative": [("magnitude_prune", {"sparsity": 0.6}), ("finetune", {}), ("magnitude_prune", {"sparsity": 0.8}), ("finetune", {}),

@@ -50,6 +50,21 @@ def test_the_keyboard_moves_sliders(explorer):
     explorer.until("!location.search.includes('magnitude_prune')")  # nothing pruned is no step
 
 
+def test_what_is_done_in_quick_succession_all_holds(explorer):
+    """The browser sends with a click what it last knew of every widget: here, that the preset is still chosen."""
+    explorer.open("?model=mobilenet_v3_small")
+    explorer.connected()
+    for number, (places, pause) in enumerate(((5, 0), (3, 250), (4, 700))):
+        explorer.slider("sparsity").focus()
+        for _ in range(places):
+            explorer.page.keyboard.press("ArrowRight")
+        explorer.page.wait_for_timeout(pause)
+        explorer.page.locator("[class*=st-key-repair] label").click()
+        explorer.until("repaired => location.search.includes('calibrate_batchnorm') === repaired", number % 2 == 1)
+    explorer.shows("sparsity", "92 %")
+    explorer.until("location.search.includes('sparsity~0.92')")
+
+
 def test_zoom_and_hidden_traces_survive_updates(explorer):
     explorer.open()
     explorer.connected()
@@ -118,7 +133,6 @@ def test_back_returns_to_the_last_resting_place(explorer):
     explorer.page.keyboard.press("ArrowRight")
     explorer.until("location.search.includes('0.61')")
     explorer.settled()
-    explorer.page.wait_for_timeout(2500)  # within two seconds the page takes the old address for a late message
     explorer.page.go_back()
     explorer.shows("sparsity", "60 %")
 
