@@ -55,8 +55,13 @@ def sentence(here: Mapping | None, baseline: Mapping | None, before_recovery: bo
         return "Nothing is measured yet."
     if here["state"] == PREVIEW:
         when = ", before recovery by training" if before_recovery else ""
-        return f'<span class="tag">preview, {here["images"]:,} pictures{when}</span> {smaller(here, baseline)}, {lower(here)}.'
-    return f"{smaller(here, baseline)}, {lower(here)}; {slower(here)}."
+        return f'<span class="tag">preview, {here["images"]:,} pictures{when}</span> {_and(smaller(here, baseline), lower(here))}.'
+    return f"{_and(smaller(here, baseline), lower(here))}; {slower(here)}."
+
+
+def _and(*parts: str) -> str:
+    """The difference comes last of a run's figures, so it may not be there yet."""
+    return ", ".join(filter(None, parts))
 
 
 def why(recipe: Recipe, here: Mapping | None) -> list[str]:
