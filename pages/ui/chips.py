@@ -10,12 +10,13 @@ import streamlit as st
 
 from core.errors import BadInput
 from core.points import step_words
-from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step
+from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step, params
 from core.work import Work
 from pages.ui import acts, edits, fields, floor, state
 from pages.ui.link import View
 
 KINDS = {PRUNE: "Set to zero", STRUCTURE: "Take away", GRID: "Fewer bits", REPAIR: "Repair", TRAIN: "Train"}
+ONE_COLUMN = 6  # fields that stand below each other without scrolling at 1440×900
 
 
 def chips(view: View) -> None:
@@ -44,8 +45,9 @@ def _step(at: int, step: Step, view: View) -> None:
     """The fields of one step, and what can be done with it as a whole."""
     count = len(view.recipe.steps)
     st.html(f'<div class="step-title">{step.title}</div><div class="quiet step-help">{_first_sentence(step)}</div>')
-    fields.draw(step, f"step-{at}-{step.name}", functools.partial(_set, at), functools.partial(floor.beside, view, at))
-    with st.container(horizontal=True, gap="xsmall"):
+    with st.container(key=f"{'wide-' if len(params(type(step))) > ONE_COLUMN else ''}fields-{at}"):
+        fields.draw(step, f"step-{at}-{step.name}", functools.partial(_set, at), functools.partial(floor.beside, view, at))
+    with st.container(key=f"step-order-{at}", horizontal=True, gap="xsmall"):
         st.button("Earlier", key=f"earlier-{at}", icon=":material/arrow_back:", disabled=at == 0, on_click=_move, args=(at, -1))
         st.button("Later", key=f"later-{at}", icon=":material/arrow_forward:", disabled=at == count - 1, on_click=_move, args=(at, 1))
         st.button("Remove", key=f"remove-{at}", icon=":material/delete:", on_click=lambda: acts.edit(lambda recipe: edits.remove(recipe, at)))

@@ -50,7 +50,7 @@ def beside(view: View, at: int, spec: Param) -> None:
         return
     st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
     if state.session().get("floor_field") == slider:
-        with st.container(border=True):
+        with st.container(border=True, key=f"floor-ask-{slider}"):
             _question(view, slider, lambda: _vary(view.recipe, at, spec.name))
 
 

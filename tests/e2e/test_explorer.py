@@ -251,6 +251,13 @@ def test_nothing_scrolls(chromium, address, width, height, scheme):
         assert page.evaluate(f"(() => {{ const at = document.querySelector('{selector}'); return at.scrollHeight - at.clientHeight; }})()") <= 0
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0 and not explorer.errors
+    page.locator(".st-key-chip-1 button").first.click()  # the step with most fields
+    page.locator("[data-testid=stPopoverBody] .st-key-remove-1 button").wait_for()
+    explorer.settled()
+    explorer.until(
+        """() => { const at = document.querySelector('[data-testid=stPopoverBody]'), box = at.getBoundingClientRect();
+            return at.scrollHeight <= at.clientHeight && box.top >= 0 && box.bottom <= document.querySelector('.st-key-chips').getBoundingClientRect().top; }"""
+    )
     page.close()
 
 
