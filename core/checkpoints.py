@@ -73,6 +73,7 @@ def train(
     from safetensors.torch import save
 
     from core import training
+    from core.finite import check_finite
     from core.metrics.accuracy import evaluate, summary
 
     zoo.check_model(model)
@@ -104,6 +105,7 @@ def train(
         watch=min(1_000, len(dataset.split("validation"))),
     )  # fmt: skip
     stored = {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous() for name, tensor in module.state_dict().items()}
+    check_finite(stored, "What was trained, rounded to float16,", f"take a learning rate below {learning_rate:g}")
     module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
     figures = {split: summary(evaluate(module, dataset, size, split, batch_size=training.WATCH_BATCH, turn=turn)) for split in ("validation", "test")}
     card = {

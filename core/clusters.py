@@ -3,11 +3,14 @@
 A cluster of sorted numbers is a range, so an iteration costs a binary search a centre instead of a look at every number. Many numbers are
 counted first, in the 2^16 buckets of float16, which are sorted already: they are looked at once. The iteration ends in one of many optima, a
 third above the least error or worse where clusters are many. The start "exact" is the best partition of some hundred groups of
-neighbours, found by dynamic programming (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do.
+neighbours, found by dynamic programming (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do. What takes long is done in
+pieces, each in a turn of its own, with the same result however many they are.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +21,11 @@ DRAWN = 1 << 15  # numbers among which kmeans++ chooses its centres
 SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
 BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
 FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
+PIECE = 1 << 22  # numbers that are looked at in one turn, some hundredths of a second
+CLUSTERS = 32  # that dynamic programming adds in one turn
+QUANTILES = 8  # of each sorted piece, by which the ranges are chosen that pieces are put together in
 TABLE = 600  # groups up to which the error of every range of them is tabulated
+Turn = Callable[[], contextlib.AbstractContextManager]
 
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
 _FINITE = np.flatnonzero(np.isfinite(_HALVES))
@@ -44,40 +51,76 @@ class Tally:
         return self.values[np.searchsorted(self.before, ranks, side="right") - 1].astype(np.float64)
 
 
-def centres(numbers: np.ndarray, count: int, start: str, seed: int) -> np.ndarray:
+def centres(numbers: np.ndarray, count: int, start: str, seed: int, turn: Turn = contextlib.nullcontext) -> np.ndarray:
     """At most `count` centres (k,) float32, ascending, of the numbers (n,) that are not 0; fewer where there are fewer distinct numbers.
 
     `start`: near the least error (exact), evenly over the range (linear), over the ranks (density), or drawn by squared distance
-    (kmeans++, arXiv:1203.6402).
+    (kmeans++, arXiv:1203.6402). `turn` is entered around every piece of the work.
     """
     numbers = numbers.astype(np.float32, copy=False)
-    tally = _counted(numbers, count) if numbers.size > SORTED_BELOW else None
+    tally = _counted(numbers, count, turn) if numbers.size > SORTED_BELOW else None
     if tally is None:
-        row = np.sort(numbers[numbers != 0])
+        row = _sorted(numbers, turn)
         if row.size < 4 * count or row[count] == row[0] or row.size > SORTED_BELOW:
-            distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size else row
+            with turn():
+                distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size else row
             if distinct.size <= count:
                 return distinct
-        tally = Tally.of(row)
-    return np.unique(_lloyd(tally, _start(tally, count, start, seed)).astype(np.float32))
+        with turn():
+            tally = Tally.of(row)
+    found = _start(tally, count, start, seed, turn)
+    with turn():
+        return np.unique(_lloyd(tally, found).astype(np.float32))
 
 
-def _counted(numbers: np.ndarray, count: int) -> Tally | None:
+def pieces(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """The numbers (n,) as rows of at most `PIECE`, in their order."""
+    return (numbers[begin : begin + PIECE] for begin in range(0, numbers.size, PIECE))
+
+
+def _counted(numbers: np.ndarray, count: int, turn: Turn = contextlib.nullcontext) -> Tally | None:
     """The numbers that are not 0 by their float16 buckets, scaled so that the largest just fits; None where they fill too few buckets.
 
     Scaling by a power of two is exact, and rounding is to nearest: a centre, a mean of many, moves by far less than a bucket.
     """
     import torch
 
-    largest = float(max(numbers.max(), -numbers.min()))
+    largest = 0.0
+    for part in pieces(numbers):
+        with turn():
+            largest = max(largest, float(part.max()), -float(part.min()))
     if not 0 < largest < np.inf:
         return None
     power = 15 - int(np.frexp(largest)[1])  # largest · 2^power lies in [2^14, 2^15)
-    scaled = torch.from_numpy(numbers) * 2.0**power if abs(power) < 100 else torch.from_numpy(np.ldexp(numbers, power))
-    counts = torch.bincount(scaled.half().view(torch.int16).int() & 0xFFFF, minlength=1 << 16).numpy()[_ASCENDING]
+    counts = np.zeros(1 << 16, np.int64)
+    for part in pieces(numbers):
+        with turn():
+            scaled = torch.from_numpy(part) * 2.0**power if abs(power) < 100 else torch.from_numpy(np.ldexp(part, power))
+            counts += torch.bincount(scaled.half().view(torch.int16).int() & 0xFFFF, minlength=1 << 16).numpy()
+    counts = counts[_ASCENDING]
     values = np.ldexp(_HALVES[_ASCENDING].astype(np.float32), -power)
     filled = np.flatnonzero((counts > 0) & (values != 0))
     return Tally.of(values[filled], counts[filled]) if filled.size >= BUCKETS_A_CLUSTER * count else None
+
+
+def _sorted(numbers: np.ndarray, turn: Turn) -> np.ndarray:
+    """The numbers that are not 0 in ascending order: every piece by itself, then what each has of one range of values after the other."""
+    runs = []
+    for part in pieces(numbers):
+        with turn():
+            runs.append(np.sort(part[part != 0]))
+    if len(runs) < 2:
+        return runs[0] if runs else numbers
+    few = np.sort(np.concatenate([run[:: max(1, run.size // QUANTILES)] for run in runs]))
+    borders = np.unique(few[QUANTILES::QUANTILES])
+    cuts = [np.concatenate([[0], np.searchsorted(run, borders), [run.size]]) for run in runs]
+    row, end = np.empty(sum(run.size for run in runs), np.float32), 0
+    for at in range(len(borders) + 1):
+        with turn():
+            part = np.sort(np.concatenate([run[cut[at] : cut[at + 1]] for run, cut in zip(runs, cuts, strict=True)]))
+            row[end : end + part.size] = part
+            end += part.size
+    return row
 
 
 def _running(numbers: np.ndarray) -> np.ndarray:
@@ -101,10 +144,15 @@ def _lloyd(tally: Tally, found: np.ndarray) -> np.ndarray:
     return found
 
 
-def _start(tally: Tally, count: int, start: str, seed: int) -> np.ndarray:
-    low, high, total = float(tally.values[0]), float(tally.values[-1]), int(tally.before[-1])
+def _start(tally: Tally, count: int, start: str, seed: int, turn: Turn) -> np.ndarray:
     if start == "exact":
-        return _exact(tally, count)
+        return _exact(tally, count, turn)
+    with turn():
+        return _simple_start(tally, count, start, seed)
+
+
+def _simple_start(tally: Tally, count: int, start: str, seed: int) -> np.ndarray:
+    low, high, total = float(tally.values[0]), float(tally.values[-1]), int(tally.before[-1])
     if start == "linear":
         return np.linspace(low, high, count)
     if start == "density":
@@ -131,27 +179,28 @@ def _fill(values: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.nda
     return np.sort(moved)
 
 
-def _exact(tally: Tally, count: int) -> np.ndarray:
+def _exact(tally: Tally, count: int, turn: Turn) -> np.ndarray:
     """The means (count,) of the best cut of the numbers into ranges, each a union of groups of neighbours.
 
     Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse.
     """
     values, total = tally.values, tally.before[-1]
     groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
-    ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
-    wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
-    starts = np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)]))
-    middle = tally.sums[-1] / total
-    borders = np.append(starts, len(values))
-    weight = tally.before[borders]
-    first = tally.sums[borders] - middle * weight  # about 0, so that squares cancel less
-    second = _running(np.square(values - middle) * np.diff(tally.before))[borders]
-    cuts = _cuts(weight, first, second, min(count, len(starts)))
+    with turn():
+        ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
+        wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
+        starts = np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)]))
+        middle = tally.sums[-1] / total
+        borders = np.append(starts, len(values))
+        weight = tally.before[borders]
+        first = tally.sums[borders] - middle * weight  # about 0, so that squares cancel less
+        second = _running(np.square(values - middle) * np.diff(tally.before))[borders]
+    cuts = _cuts(weight, first, second, min(count, len(starts)), turn)
     means = np.diff(first[cuts]) / np.diff(weight[cuts]) + middle
     return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))
 
 
-def _cuts(weight: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+def _cuts(weight: np.ndarray, first: np.ndarray, second: np.ndarray, count: int, turn: Turn) -> np.ndarray:
     """Where to cut g groups into `count` ranges of least squared error, from 0 to g, by the groups' running weights and moments (g + 1,)."""
     size = len(weight) - 1
 
@@ -165,14 +214,16 @@ def _cuts(weight: np.ndarray, first: np.ndarray, second: np.ndarray, count: int)
     least = spread(np.zeros(size + 1, int), ends)
     least[0] = np.inf  # a cluster is not empty
     steps = []
-    for clusters in range(2, count + 1):
-        if table is None:
-            least, cut = _one_more(least, spread, size, clusters)
-        else:
-            errors = table + least
-            cut = errors.argmin(1)
-            least = errors[ends, cut]
-        steps.append(cut)
+    for begin in range(2, count + 1, CLUSTERS):
+        with turn():
+            for clusters in range(begin, min(begin + CLUSTERS, count + 1)):
+                if table is None:
+                    least, cut = _one_more(least, spread, size, clusters)
+                else:
+                    errors = table + least
+                    cut = errors.argmin(1)
+                    least = errors[ends, cut]
+                steps.append(cut)
     borders, end = [size], size
     for cut in reversed(steps):
         end = int(cut[end])

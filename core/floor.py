@@ -93,6 +93,8 @@ class Vary:
         spec = self.spec
         if spec.choices:
             values = sorted(choice for choice in spec.choices if choice is not None)
+        elif spec.stops:
+            values = list(spec.stops)
         else:
             count = round((spec.high - spec.low) / spec.step)
             values = [spec.type(min(round(spec.low + number * spec.step, 9), spec.high)) for number in range(count + 1)]

@@ -37,6 +37,11 @@ class Row:
     model: str
     recipe: Recipe = field(default_factory=Recipe)
 
+    def models(self) -> list[str]:
+        """Every model whose checkpoint the recipe needs, its own first, then the teachers."""
+        teachers = [getattr(step, "teacher", "self") for step in self.recipe.steps]
+        return list(dict.fromkeys([self.model, *(name for name in teachers if name != "self")]))
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -62,9 +67,8 @@ class Paper:
         return next(row for row in self.rows if row.name == name)
 
     def models(self) -> list[str]:
-        """Every model whose checkpoint the rows need, teachers among them."""
-        teachers = [getattr(step, "teacher", "self") for row in self.rows for step in row.recipe.steps]
-        return list(dict.fromkeys([*(row.model for row in self.rows), *(name for name in teachers if name != "self")]))
+        """Every model whose checkpoint the rows need, teachers behind the rows' own."""
+        return list(dict.fromkeys([*(row.model for row in self.rows), *(name for row in self.rows for name in row.models())]))
 
     def dataset(self) -> str:
         """The first of its datasets that is here; the last where none is."""

@@ -16,7 +16,7 @@ from core.errors import BadRecipe
 PREVIEW_SAMPLE = 1 << 17  # scores that a preview looks at to find the limit
 ENTROPY_BINS = 100  # of the histogram of a filter's activations
 ENTROPY_BATCH = 256  # pictures
-CACHED = 1 << 17  # numbers that are worked on while they are in the processor's cache; fresh memory costs as much as the arithmetic
+POOLED_AT_ONCE = 1 << 17  # activations: they and their copy fit the processor's cache; fresh memory costs as much as the arithmetic
 REMEMBERED_BYTES = 128 * 2**20
 
 
@@ -161,15 +161,15 @@ def _measure_entropies(module, paths: list[str], context, count: int) -> list:
     layers = {module.get_submodule(path): path for path in paths}
     pooled: dict[str, list] = {path: [] for path in paths}
     waiting: list = []  # a layer's path, and what it put out: counted once it is known whether a batch norm reads it at once
-    scratch = torch.empty(CACHED)
+    scratch = torch.empty(POOLED_AT_ONCE)
 
     def count_in(path: str, output, channels_at: int):
         fired = output.movedim(channels_at, -1).reshape(batch, -1, output.shape[channels_at])  # (B, positions, C)
         means = torch.empty(batch, fired.shape[2])
-        at_once = max(1, CACHED // fired[0].numel())
+        at_once = max(1, POOLED_AT_ONCE // fired[0].numel())
         for start in range(0, batch, at_once):
             part, out = fired[start : start + at_once], means[start : start + at_once]
-            room = scratch[: part.numel()].view(part.shape) if part.numel() <= CACHED else torch.empty(part.shape)
+            room = scratch[: part.numel()].view(part.shape) if part.numel() <= POOLED_AT_ONCE else torch.empty(part.shape)
             torch.mean(torch.clamp_min(part, 0, out=room), 1, out=out)
         pooled[path].append(means)
 

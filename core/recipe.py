@@ -21,6 +21,7 @@ from core.registry import Registry
 MAX_STEPS = 32
 MAX_JSON_BYTES = 64 * 1024
 MAX_SEED = 2**31 - 1
+RANGE_PICTURES = 500  # calibration pictures that set the ranges of activations
 LARGEST = 2.0**53  # beyond every field's range; NaN and whole numbers too large for a float are outside it too
 
 # What a step does to the model; the order rules of `check_order` are stated in these words.
@@ -33,7 +34,8 @@ class Param:
 
     `harder` says which way a number compresses more: "up", "down", or nothing where neither does. Only what says so has a
     floor; a share or a limit that is named sparsity or threshold need not say that it is "up". A `later` field came to its step after
-    recipes without it were measured: at its default it is left out of the canonical form, so that those keep their keys.
+    recipes without it were measured: at its default it is left out of the canonical form, so that those keep their keys. `stops` are where the
+    slider stands of a field that spans decades, in ascending order; any other number between `low` and `high` is accepted as well.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Param:
     help: str = ""
     harder: str = ""
     later: bool = False
+    stops: tuple = ()
 
     @property
     def accepted(self) -> str:
@@ -88,10 +91,11 @@ class Param:
         return value
 
 
-def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help="", harder="", later=False):
-    """A step's field with its range, unit and help. The field's type is that of the default, or of the first choice."""
+def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help="", harder="", later=False, stops=()):
+    """A step's field with its range, unit and help. The field's type is that of the default, or of the first choice; `stops` give the range too."""
+    low, high = (stops[0], stops[-1]) if stops else (low, high)
     sample = default if default is not None else (choices[0] if choices else low)
-    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help, harder, later)
+    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help, harder, later, tuple(stops))
     return dataclasses.field(default=default, metadata={"param": spec})
 
 
@@ -135,6 +139,21 @@ class Step:
     def called(self) -> str:
         """The title; overridden where a choice makes another thing of a step."""
         return self.title
+
+    @property
+    def edition(self) -> str:
+        """Overridden where the same fields meant something else once: a part of what identifies a run, so that it is not taken for one of then."""
+        return ""
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether values between layers are rounded as well; overridden by steps that can."""
+        return bool(getattr(self, "activations", False))
+
+    @property
+    def ranges_from(self) -> int:
+        """How many calibration pictures it runs at each application to set the ranges of values between layers."""
+        return RANGE_PICTURES if self.rounds_activations else 0
 
     def check_model(self, model: str) -> None:
         """Overridden where a step does not fit every model; raises `BadRecipe` by the model list alone, before any long work."""

@@ -1,7 +1,8 @@
 """Our figures beside the papers': found among the runs of this machine and those that are shipped, or measured.
 
 `python -m core papers --build` makes assets/gallery/papers.json, whose rows are like the gallery's, with `against` for paired differences
-to a run that is no baseline. A run of this machine goes before a shipped one. Imports no torch until it measures.
+to a run that is no baseline, and `checkpoints`, the hashes of what they started and learned from. A run of this machine goes before a
+shipped one. Imports no torch until it measures.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core import gallery
+from core import gallery, zoo
 from core.datasets import DATASETS
 from core.errors import NotHere
 from core.papers import PAPERS, Paper, Row
@@ -87,9 +88,18 @@ def _identity(row: Row, dataset: str, split: str) -> str | None:
 
 
 def shipped(row: Row, dataset: str, split: str) -> Mapping | None:
-    """The run of a row that comes with Paretoscope."""
+    """The run of a row that comes with Paretoscope, if it is of the checkpoints that are here now; whether the pictures are here does not count."""
     wanted = (row.model, dataset, split, row.recipe.key())
-    return next((run for run in runs() if (run["model"], run["dataset"], run["split"], run["key"]) == wanted), None)
+    found = next((run for run in runs() if (run["model"], run["dataset"], run["split"], run["key"]) == wanted), None)
+    return found if found and found.get("checkpoints") == _checkpoints(row, dataset) else None
+
+
+def _checkpoints(row: Row, dataset: str) -> dict[str, str] | None:
+    """Model → hash of the checkpoint at hand, of the row's own model and its teachers; None where one is not here."""
+    try:
+        return {model: zoo.checkpoint(model, dataset).hash for model in row.models()}
+    except NotHere:
+        return None
 
 
 def difference(result: Mapping | None, reference: Mapping | None, store: Store | None = None) -> Mapping | None:
@@ -141,12 +151,12 @@ def build(names: list[str], report: Callable[[str], None] = lambda said: None, *
         for row in paper.rows:
             for split in MEASURED_SPLITS:
                 asked = work(row, paper.datasets[-1], split)
-                identity = asked.identity()
+                identity, of = asked.identity(), {"checkpoints": _checkpoints(row, asked.dataset)}
                 if identity in old:
-                    made[identity] = old[identity]
+                    made[identity] = old[identity] | of
                 elif identity not in made:
                     report(f"{paper.title}, {row.title}, {split}")
-                    made[identity] = gallery.as_stored(engine.run(asked, **hooks))
+                    made[identity] = gallery.as_stored(engine.run(asked, **hooks)) | of
                     _write([*made.values(), *(row for identity, row in old.items() if identity not in made)])
     _write(list(made.values()))
     _write_differences(made)

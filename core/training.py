@@ -20,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from core.datasets import Dataset
+from core.errors import BadInput
+from core.finite import check_finite
 from core.home import write_whole
 from core.recipe import digest
 
@@ -104,16 +106,28 @@ def fit(
                     torch.nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
                     optimizer.step()
                 running += (float(loss.detach()) - running) / (step + 1)
+                _check_loss(running, plan)
                 done = epoch * steps + step + 1
                 if done % 5 == 0 and step + 1 < steps:
                     left = (time.monotonic() - started) / (done - done_before) * (total - done)
                     report({"fraction": done / total, "epoch": epoch + (step + 1) / steps, "epochs": plan.epochs, "loss": running, "seconds_left": left})
+            check_finite(module.state_dict(), "The trained model", _calmer(plan))
             seen = {"top1": _watch(module, dataset, input_size, watch, turn)} if watch else {}
             if state:
                 _save(state, module, optimizer, parameters, plan, epoch + 1)
             left = (time.monotonic() - started) / ((epoch + 1) * steps - done_before) * (total - (epoch + 1) * steps)
             report({"fraction": (epoch + 1) / plan.epochs, "epoch": epoch + 1, "epochs": plan.epochs, "loss": running, "seconds_left": left} | seen)
     module.eval()
+
+
+def _check_loss(loss: float, plan: Plan) -> None:
+    """Raises `BadInput` as soon as a training has come to numbers that lead nowhere."""
+    if not math.isfinite(loss):
+        raise BadInput(f"The loss became {loss} while training, and takes finite values only; {_calmer(plan)}.")
+
+
+def _calmer(plan: Plan) -> str:
+    return f"take a learning rate below {plan.learning_rate:g}"
 
 
 def one_cycle(step: int, total: int, peak: float, warm_up: float) -> float:

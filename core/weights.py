@@ -21,7 +21,7 @@ from core.architecture import Architecture
 from core.grids import Codebook, Grid
 from core.recipe import choose
 
-CACHED = 1 << 16  # numbers that are worked on while they are in the processor's cache
+MASKED_AT_ONCE = 1 << 16  # numbers: what they are, whether they are kept and what they become fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _masked(value: Tensor, mask: Tensor) -> Tensor:
         return (value * mask).add_(0.0)  # adding 0 turns −0 into +0
     values, kept = flat(value).numpy(), flat(mask).numpy()
     row = np.empty_like(values)
-    for start in range(0, row.size, CACHED):
-        part = slice(start, start + CACHED)
+    for start in range(0, row.size, MASKED_AT_ONCE):
+        part = slice(start, start + MASKED_AT_ONCE)
         np.multiply(values[part], kept[part], out=row[part])
         row[part] += 0.0
     return unflat(torch.from_numpy(row), value)

@@ -110,7 +110,8 @@ class Work:
     def _ground(self) -> list:
         checkpoint = self.checkpoint
         fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
-        return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, THREADS]
+        editions = [step.edition for step in self.recipe.steps if step.edition]
+        return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, *editions, THREADS]
 
     def _teachers(self) -> list[str]:
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]

@@ -159,13 +159,18 @@ class Checkpoint:
         return _hash_file(self.path, self.path.stat().st_mtime_ns)
 
     def load(self):
-        """The model with these weights, float32, eval mode, channels_last. Stored as float16, widened here."""
+        """The model with these weights, float32, eval mode, channels_last. Stored as float16, widened here.
+
+        Raises `BadInput` for weights that are no numbers, which no step can work on.
+        """
         from safetensors.torch import load_file
 
         from core.architecture import Architecture
+        from core.finite import check_finite
 
         module = Architecture.plain(self.model, self.classes, self.input_size).build()
         stored = load_file(self.path)
+        check_finite(stored, f"The checkpoint {self.path}", "put another in its place, or train it anew with `python -m core train`")
         module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
         return module
 

@@ -128,7 +128,7 @@ def _step_facts(step_type) -> dict:
         {
             "name": spec.name, "title": spec.title, "type": spec.type.__name__, "default": spec.default, "low": spec.low, "high": spec.high,
             "step": spec.step, "choices": list(spec.choices), "optional": spec.optional, "unit": spec.unit, "accepted": spec.accepted, "help": spec.help,
-            "harder": spec.harder,
+            "harder": spec.harder, "stops": list(spec.stops),
         }
         for spec in params(step_type)
     ]  # fmt: skip

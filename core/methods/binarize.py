@@ -34,7 +34,7 @@ def apply(step: Binarize, subject, context) -> None:
     import torch
 
     from core.grids import Signs
-    from core.signs import means
+    from core.signs import binary_inputs, means
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
@@ -45,6 +45,4 @@ def apply(step: Binarize, subject, context) -> None:
             scale = means(value.abs(), kept, step.scaling)
             subject.set(name, Weight(value, mask, Signs(torch.empty(0), scale, torch.zeros_like(scale), 1).round(value)))
     if step.activations:
-        from core.activations import inputs_of, observe
-
-        subject.activations |= observe(subject.module, list(context.calibration(500)), 1, inputs_of(subject.module, names), context.turn)
+        binary_inputs(subject, names, context)

@@ -10,6 +10,7 @@ from core.methods.apply import applies
 from core.recipe import PRUNE, Step, layers_param, param, register
 
 BATCH = 32  # pictures; what taylor takes its absolute values over
+LIMITS = (0.0, *(float(f"{digit}e{power}") for power in range(-10, 1) for digit in (1, 2, 5)), 10.0)  # scores of one network span eight decades
 
 
 @register
@@ -20,14 +21,14 @@ class GradientPrune(Step):
     L is the mean cross-entropy on n calibration pictures, L_b that on the n_b pictures of one batch of 32, so that
     dL/dw = Σ_b n_b/n · dL_b/dw. The score of a weight w is
 
-    - gradient: |dL/dw|, how steeply the loss changes with it
-    - taylor: Σ_b n_b/n · |w · dL_b/dw|: to first order how much the loss of a batch changes when w becomes zero
+    - gradient: |dL/dw|, how steeply the loss changes with it, in nats for each unit of the weight
+    - taylor: Σ_b n_b/n · |w · dL_b/dw|: to first order how much the loss of a batch changes when w becomes zero, in nats
       (Molchanov et al. 2016, arXiv:1611.06440)
-    - snip: |w · dL/dw|, of one gradient over all pictures, as a share of its sum over the chosen weights (Lee et al. 2018,
-      arXiv:1810.02340)
+    - snip: |w · dL/dw|, of one gradient over all pictures, as a share of its sum over the chosen weights, which make 1 (Lee et al.
+      2018, arXiv:1810.02340)
 
-    With n chosen weights, round(sparsity · n) become zero; with a threshold, all whose score is below that many times the
-    mean score (of the layer, in scope layer). Weights that an earlier step pruned go first. Shapes do not change.
+    With n chosen weights, round(sparsity · n) become zero; with a threshold, all whose score is below it, in either scope.
+    Weights that an earlier step pruned go first. Shapes do not change.
     """
 
     name: ClassVar[str] = "gradient_prune"
@@ -37,12 +38,19 @@ class GradientPrune(Step):
 
     sparsity: float = param(0.8, 0.0, 0.99, 0.01, help="Share of the weights set to zero, those of the lowest score first.", harder="up")
     threshold: float | None = param(
-        None, 0.0, 10.0, 0.01, optional=True, harder="up", help="Set to zero every weight whose score is below this many times the mean, instead of a share."
-    )
+        None, stops=LIMITS, optional=True, harder="up",
+        help="Set to zero every weight whose score is below this, instead of a share: loss by taylor, loss for each unit of the weight by gradient, "
+        "a share of all scores by snip. Most lie between 1e-9 and 1e-2.",
+    )  # fmt: skip
     score: str = param("taylor", choices=("taylor", "snip", "gradient"), help="What makes a weight worth keeping: its effect on the loss, or the slope alone.")
     scope: str = param("global", choices=("global", "layer"), help="Compare weights over the whole model, or within each layer.")
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Labelled calibration pictures that the loss is taken on.")
     layers: str = layers_param()
+
+    @property
+    def edition(self) -> str:
+        """Thresholds were multiples of the mean score once."""
+        return "" if self.threshold is None else "absolute threshold"
 
 
 @applies(GradientPrune)
@@ -77,16 +85,7 @@ def measure(module, names: list[str], context, count: int, batchwise: bool) -> l
 
 
 def _scores(step: GradientPrune, pairs: dict) -> dict:
-    """Weights and their slopes by name → scores by name; in units of the mean where a threshold asks for them."""
+    """Weights and their slopes by name → scores by name."""
     scores = {name: slope if step.score == "gradient" else value.abs() * slope for name, (value, slope) in pairs.items()}
-    if step.score == "snip":
-        scores = _divided(scores, sum(float(score.sum()) for score in scores.values()))
-    if step.threshold is None:
-        return scores
-    if step.scope == "layer":
-        return {name: _divided({name: score}, float(score.mean()))[name] for name, score in scores.items()}
-    return _divided(scores, sum(float(score.sum()) for score in scores.values()) / sum(score.numel() for score in scores.values()))
-
-
-def _divided(scores: dict, by: float) -> dict:
-    return {name: score / by for name, score in scores.items()} if by > 0 else scores
+    whole = sum(float(score.sum()) for score in scores.values()) if step.score == "snip" else 0.0
+    return {name: score / whole for name, score in scores.items()} if whole > 0 else scores

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from core.errors import BadRecipe
 from core.methods.apply import applies
-from core.recipe import GRID, Step, layers_param, param, register
+from core.recipe import GRID, RANGE_PICTURES, Step, layers_param, param, register
 
 PREVIEW_SAMPLE = 1 << 15  # values of a tensor that a preview looks at to choose where to clip
 
@@ -72,6 +72,14 @@ class Quantize(Step):
         eight = self.weight_bits == self.activation_bits == 8
         return eight and self.parameters != "biases" and self.symmetric and self.granularity != "group" and self.activation_scale == "static"
 
+    @property
+    def rounds_activations(self) -> bool:
+        return self.activation_bits is not None
+
+    @property
+    def ranges_from(self) -> int:
+        return 0 if self.activation_scale == "dynamic" else super().ranges_from
+
     def undone_by(self, later: Step) -> str:
         """A grid for the biases and one for the weights do not meet."""
         if isinstance(later, Quantize) and {self.parameters, later.parameters} == {"weights", "biases"}:
@@ -120,7 +128,7 @@ def _activations(step: Quantize, subject, context) -> dict:
     around = sites(subject.module, on_grids)
     if step.activation_scale == "dynamic":
         return dynamic(subject.module, step.activation_bits, around)
-    return observe(subject.module, list(context.calibration(500)), step.activation_bits, around, context.turn)
+    return observe(subject.module, list(context.calibration(RANGE_PICTURES)), step.activation_bits, around, context.turn)
 
 
 def _grid(value, step: Quantize, sample: int | None = None, turn=contextlib.nullcontext):

@@ -37,24 +37,19 @@ class ShareWeights(Step):
 
 @applies(ShareWeights)
 def apply(step: ShareWeights, subject, context) -> None:
-    from core.grids import Codebook, nearest
+    from core.grids import Codebook
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
-    entries: dict = {}
-    if step.scope == "model":
-        with context.turn():
-            shared = _entries([subject.value(name) for name in names], step, context)
-        entries = dict.fromkeys(names, shared)
+    shared = _entries([subject.value(name) for name in names], step, context) if step.scope == "model" else None
     fewer = []
     for number, name in enumerate(names):
+        value = subject.value(name)
+        entries = shared if shared is not None else _entries([value], step, context)
+        codes = _codes(value, entries, context.turn)
         with context.turn():
-            value = subject.value(name)
-            if name not in entries:
-                entries[name] = _entries([value], step, context)
-            grid = Codebook(nearest(value, entries[name]), entries[name])
-            subject.set(name, Weight(value, subject.weights[name].mask, grid))
-        if len(entries[name]) - 1 < step.clusters and (context.images_at_most is None or value.numel() <= PREVIEW_SAMPLE):
+            subject.set(name, Weight(value, subject.weights[name].mask, Codebook(codes, entries)))
+        if len(entries) - 1 < step.clusters and (context.images_at_most is None or value.numel() <= PREVIEW_SAMPLE):
             fewer.append(name)
         context.report({"fraction": (number + 1) / len(names)})
     if fewer:
@@ -69,8 +64,39 @@ def _entries(values: list, step: ShareWeights, context):
     from core.clusters import centres
     from core.weights import flat
 
-    row = np.concatenate([flat(value).numpy() for value in values]) if len(values) > 1 else flat(values[0]).numpy()
+    rows = [flat(value).numpy() for value in values]
+    row = _together(rows, context.turn) if len(rows) > 1 else rows[0]
     if context.images_at_most is not None:
         row = row[:: max(1, row.size // PREVIEW_SAMPLE)]
-    found = centres(row, step.clusters, step.init, context.seed)
+    found = centres(row, step.clusters, step.init, context.seed, context.turn)
     return torch.from_numpy(np.concatenate([np.zeros(1, np.float32), found]))
+
+
+def _together(rows: list, turn):
+    """The rows one behind the other, (n,) float32."""
+    import numpy as np
+
+    from core.clusters import pieces
+
+    whole, end = np.empty(sum(row.size for row in rows), np.float32), 0
+    for part in (part for row in rows for part in pieces(row)):
+        with turn():
+            whole[end : end + part.size] = part
+        end += part.size
+    return whole
+
+
+def _codes(value, entries, turn):
+    """What `core.grids.nearest` gives, a piece at a time."""
+    import torch
+
+    from core.clusters import pieces
+    from core.grids import nearest
+    from core.weights import flat, unflat
+
+    made = []
+    for part in pieces(flat(value).numpy()):
+        with turn():
+            made.append(nearest(torch.from_numpy(part), entries))
+    with turn():
+        return unflat(torch.cat(made) if len(made) > 1 else made[0], value)

@@ -17,7 +17,8 @@ class Ternarize(Step):
     """W ≈ α · t, t = sign(W) where |W| > Δ and 0 elsewhere; Δ = 0.7 · mean |W|, α = mean of the |W| above Δ.
 
     Both for each output channel (C, 1, 1, 1) or for the tensor; masked weights stay 0 and do not count. A training step that follows passes its
-    gradients straight through, with Δ and α as they are. Li et al. 2016, arXiv:1605.04711.
+    gradients straight through, with Δ and α as they are. Li et al. 2016, arXiv:1605.04711. With binary activations the inputs of these layers are
+    0 or a scale set from calibration pictures, as those of `binarize` are; training rounds them as well.
     """
 
     name: ClassVar[str] = "ternarize"
@@ -26,6 +27,7 @@ class Ternarize(Step):
 
     scaling: str = param("channel", choices=("channel", "tensor"), help="One scale for each output channel, or one for the layer.")
     layers: str = layers_param("inner")
+    activations: bool = param(False, later=True, help="Let the inputs of these layers take two values only.")
 
 
 @applies(Ternarize)
@@ -33,13 +35,16 @@ def apply(step: Ternarize, subject, context) -> None:
     import torch
 
     from core.grids import Signs
-    from core.signs import means
+    from core.signs import binary_inputs, means
     from core.weights import Weight
 
-    for name in subject.chosen(step.layers):
+    names = subject.chosen(step.layers)
+    for name in names:
         with context.turn():
             value, mask = subject.value(name), subject.weights[name].mask
             kept = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
             threshold = DELTA * means(value.abs(), kept, step.scaling)
             scale = means(value.abs(), kept & (value.abs() > threshold), step.scaling)
             subject.set(name, Weight(value, mask, Signs(torch.empty(0), scale, threshold, 2).round(value)))
+    if step.activations:
+        binary_inputs(subject, names, context)

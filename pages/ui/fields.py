@@ -56,8 +56,12 @@ def _number(spec: Param, value, key: str, told) -> None:
         _ask(st.toggle, f"{key}-on", value is not None, lambda on, phase: told(low if on else None, phase), spec.title, help=spec.help or None)
         if value is None:
             return
+    if spec.stops:
+        places = {"stops": spec.stops, "texts": [value_words(spec, stop) for stop in spec.stops]}
+    else:
+        places = {"low": spec.low, "high": spec.high, "step": spec.step, "percent": is_share(spec), "unit": spec.unit}
     slider(
-        "" if spec.optional else spec.title, value, key=key, low=spec.low, high=spec.high, step=spec.step, percent=is_share(spec), unit=spec.unit,
+        "" if spec.optional else spec.title, value, key=key, **places,
         help="" if spec.optional else spec.help, on_move=lambda at, phase: told(spec.type(at), phase),
     )  # fmt: skip
 

@@ -24,6 +24,8 @@ from pages.ui.status import BUSY, IDLE, WRONG, status
 FRAGMENT = "layers"
 BACKWARD = 3  # a picture takes so many times as long to train on as to look at
 SUFFIX = 0.55  # of a network runs again for the average layer
+ROUNDED = 2.7  # times as long as without, a picture takes whose values between layers are rounded; no part of it is spared
+RANGED, RANGES = 1.2, 0.01  # setting the ranges of these values: for each picture so many times the looking, and seconds for each layer of the model
 AGAIN, SELDOM = 1.0, 2.0
 SHORT = 90.0  # seconds of a heat map that starts by itself: it fills while one looks, and gives way to everything
 USUAL_METHOD = "magnitude_prune"
@@ -68,14 +70,16 @@ def _step(view: View, name: str) -> Step:
 def seconds(asked: Sensitivity, view: View) -> float:
     """A careful guess at how long the heat map takes here, by the model's arithmetic and what trained here before.
 
-    Every cell is evaluated; what a step measures of pictures by itself, it measures once a layer.
+    Every cell is evaluated; what a step measures of pictures by itself, it measures once a layer, but the ranges of values between layers once a cell.
     """
     known = services.shelf().known(view.model, view.dataset)
     facts = zoo.models()[view.model]
     pictures = asked.images or (known.baseline or {}).get("images") or 5000
     forward = seconds_a_picture([*known.rows, *known.others], facts.get("macs")) / BACKWARD
-    evaluated, looked_at = SUFFIX * len(asked.values) * pictures, asked.step.looks * getattr(asked.step, "images", 0)
-    return len(asked.layers) * (evaluated + looked_at) * forward
+    step, cells = asked.step, len(asked.layers) * len(asked.values)
+    evaluated = cells * (ROUNDED if step.rounds_activations else SUFFIX) * pictures
+    looked_at = len(asked.layers) * step.looks * getattr(step, "images", 0) + cells * RANGED * step.ranges_from
+    return (evaluated + looked_at) * forward + (cells * RANGES * len(asked.layers) if step.ranges_from else 0)
 
 
 def chosen(view: View) -> str:

@@ -112,6 +112,8 @@ def snap(spec: Param, value: float) -> float:
     """The nearest of a field's slider positions."""
     if spec.choices:
         return min((choice for choice in spec.choices if choice is not None), key=lambda choice: abs(choice - value))
+    if spec.stops:
+        return min(spec.stops, key=lambda stop: abs(stop - value))
     steps = round((min(max(value, spec.low), spec.high) - spec.low) / spec.step)
     return spec.type(min(round(spec.low + steps * spec.step, 9), spec.high))
 
@@ -172,7 +174,7 @@ def _snapped(spec: Param, value: float, said: list[str]) -> float:
     if not math.isfinite(value) or spec.type not in (int, float):
         return value
     at = snap(spec, value)
-    if not math.isclose(at, value, rel_tol=1e-9, abs_tol=1e-12):
+    if not math.isclose(at, value, rel_tol=1e-9, abs_tol=0 if spec.stops else 1e-12):
         why = "is not one of the slider's positions" if spec.choices or spec.low <= value <= spec.high else "is out of range"
         said.append(f"{spec.title} {value:g} {why}; {at:g} is used instead.")
     return at

@@ -59,6 +59,8 @@ def test_positions_are_the_sliders_from_mild_to_hard():
     assert Vary.parse("quantize#1.activation_bits", both).positions == (8, 7, 6, 5, 4)
     threshold = Vary.parse("magnitude_prune.threshold", both).positions
     assert len(threshold) == 10_001 and threshold[3] == 0.003 and threshold[-1] == 10
+    decades = Vary.parse("gradient_prune.threshold", recipe({"step": "gradient_prune"})).positions
+    assert decades[:5] == (0, 1e-10, 2e-10, 5e-10, 1e-9) and decades[-1] == 10 and list(decades) == sorted(decades)
     assert len(Vary.parse("channel_prune.sparsity", recipe({"step": "channel_prune"})).positions) == 19
 
 

@@ -158,6 +158,33 @@ def test_both_splits_of_a_table_are_of_one_dataset(monkeypatch):
     assert {each.dataset for each in found.values()} == {"mnist"} and not found["validation"].missing and found["test"].missing == list(paper.rows)
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("lenet_5", {"deep_compression_lenet_5": ["reference", "compressed"], "xnor": ["full", "weights", "xnor"]}),
+        ("resnet18", {"distillation": ["teacher", "distilled"], "slimming": [row.name for row in PAPERS.get("slimming").rows]}),
+    ],
+)
+def test_a_retrained_checkpoint_does_not_stand_beside_figures_of_the_one_before(model, expected, home):
+    """Its rows, and those of which it is the teacher, wait to be measured; a copy of the checkpoint changes nothing."""
+
+    def missing() -> dict[str, list[str]]:
+        found = {name: [row.name for split in MEASURED_SPLITS for row in standings(paper)[split].missing] for name, paper in PAPERS.items()}
+        return {name: rows for name, rows in found.items() if rows}
+
+    there = zoo.checkpoint(model, FULL)
+    own = home / "checkpoints" / there.family / f"{model}.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(there.path.read_bytes())
+    own.with_suffix(".json").write_text(json.dumps(there.card))
+    assert zoo.checkpoint(model, FULL).path == own and not missing()
+    own.write_bytes(there.path.read_bytes() + b" ")  # another checkpoint, by one byte
+    assert missing() == {name: 2 * rows for name, rows in expected.items()}
+    paper = PAPERS.get(next(iter(expected)))
+    line = standings(paper)["test"].lines[0]
+    assert ours_words(paper, line) == "not measured yet" and line.difference is None
+
+
 def test_no_shipped_row_lacks_what_others_need():
     for run in reproduced.runs():
-        assert len(run["predicted"]) == 2 * run["metrics"]["images"] and not run["metrics"]["latencies"]
+        assert run["checkpoints"] and len(run["predicted"]) == 2 * run["metrics"]["images"] and not run["metrics"]["latencies"]

@@ -75,3 +75,13 @@ def test_a_step_is_added_and_opened_in_its_chip(notes, name):
     assert not page.exception and page.button(key=f"remove-{at}")
     page.button(key=f"remove-{at}").click().run()
     assert asked_for(page, "step") == ["calibrate_batchnorm"]
+
+
+def test_a_field_that_spans_decades_is_drawn_over_its_stops(notes):
+    """Switched on it stands at 0; a link's number goes to the nearest stop, however small, and says so."""
+    page = open_page(step=["gradient_prune~threshold~3e-9"])
+    page.session_state["chip-0"] = True
+    page.run()
+    (drawn,) = [entry for entry in components(page, "paretoscope_slider") if entry["key"].endswith("-threshold")]
+    assert drawn["stops"][:4] == [0, 1e-10, 2e-10, 5e-10] and drawn["stops"][-1] == 10 and drawn["texts"][1] == "1e-10"
+    assert drawn["value"] == 2e-09 and asked_for(page, "step") == ["gradient_prune~threshold~2e-09"]

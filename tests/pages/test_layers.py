@@ -112,6 +112,14 @@ def test_a_step_that_looks_at_its_pictures_often_waits_for_a_word(notes):
     assert ("examine", "sensitivity", "sensitivity") in notes.asked
 
 
+def test_ranges_that_every_cell_sets_anew_wait_for_a_word(notes):
+    """Each of the 105 cells runs 500 pictures to set them, where a heat map of the weights' bits alone runs half a network on 250."""
+    page = open_page(step=["quantize~activation_bits~8"])
+    assert "min" in page.button(key="measure-map").label and ("examine", "sensitivity", "sensitivity") not in notes.asked
+    open_page(step=["quantize~weight_bits~8"])
+    assert ("examine", "sensitivity", "sensitivity") in notes.asked
+
+
 def test_a_failure_is_its_sentence_and_may_be_tried_again(notes):
     asked = sensitivity()
     notes.store.claim(blank_row(asked.identity(), "sensitivity", model="resnet18", dataset="fashion_mnist", owner="test"))

@@ -24,6 +24,7 @@ from core.methods.quantize import Quantize
 from core.methods.share_weights import ShareWeights
 from core.methods.ternarize import Ternarize
 from core.metrics.size import paper_bytes
+from core.recipe import Recipe
 from core.weights import Compressed
 
 
@@ -63,11 +64,35 @@ def test_ternary_weights_follow_the_paper(subject, context):
             torch.testing.assert_close(found, torch.where(row.abs() > delta, row.sign() * alpha, torch.zeros(())))
 
 
-def test_binary_activations_take_two_values(subject, context):
-    apply(Binarize(activations=True), subject, context)
+@pytest.mark.parametrize("kind", [Binarize, Ternarize])
+def test_binary_activations_take_two_values(kind, subject, context):
+    apply(kind(activations=True), subject, context)
     assert subject.activations and {grid.bits for grid in subject.activations.values()} <= {1, 8}
     assert 1 in {grid.bits for grid in subject.activations.values()}
-    assert torch.isfinite(measured(subject)(torch.zeros(2, 3, 32, 32))).all()
+    read = []
+    simulated = measured(subject)
+    hook = simulated.get_submodule("features.6").register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        assert torch.isfinite(simulated(torch.cat(list(context.calibration(20))))).all()
+    hook.remove()
+    assert len(read[0].unique()) == 2 and float(read[0].min()) == 0
+
+
+def test_binary_activations_hold_while_ternary_weights_are_trained(subject, context, five_layer_checkpoint):
+    """The grids stay, the weights stay on three values a channel, and the training makes up for much of the loss, through both."""
+    from core.metrics.accuracy import evaluate
+
+    right = lambda: float(evaluate(measured(subject), context.dataset, 32, "validation").right.mean())
+    apply(Ternarize(activations=True), subject, context)
+    grids, before = dict(subject.activations), right()
+    apply(Finetune(epochs=3, images=1000, learning_rate=0.02), subject, context)
+    assert subject.activations == grids and right() > before + 0.1
+    assert all(len(row.unique()) <= 3 for row in subject.value("features.9.weight"))
+
+
+def test_ternarize_without_activations_keeps_its_key():
+    assert Recipe((Ternarize(),)).canonical() == '{"seed":0,"steps":[{"layers":"inner","scaling":"channel","step":"ternarize"}]}'
+    assert Recipe((Ternarize(activations=True),)).key() != Recipe((Ternarize(),)).key()
 
 
 @pytest.mark.parametrize("dtype,torch_type", [("float16", torch.float16), ("bfloat16", torch.bfloat16)])

@@ -12,9 +12,11 @@ from torch.nn.utils import prune
 
 from core import pruning
 from core.methods.apply import apply
-from core.methods.gradient_prune import GradientPrune, measure
+from core.methods.gradient_prune import LIMITS, GradientPrune, measure
 from core.methods.magnitude_prune import MagnitudePrune
+from core.recipe import Recipe
 from core.weights import weights_of
+from core.work import Work
 
 IMAGES = 96  # three batches of 32
 
@@ -71,15 +73,22 @@ def test_the_slope_is_that_of_finite_differences(subject, context):
         assert float(slope[place]) == pytest.approx(abs(losses[0] - losses[1]) / 2e-6, rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("score", ["gradient", "taylor", "snip"])
 @pytest.mark.parametrize("scope", ["global", "layer"])
-def test_a_threshold_is_in_multiples_of_the_mean(subject, context, scope):
-    scores = slow_scores(subject.module, context, "snip")
-    apply(GradientPrune(threshold=0.5, score="snip", scope=scope, images=IMAGES), subject, context)
-    whole = torch.cat([score.flatten() for score in scores.values()]).mean()
-    differing = sum(
-        int(((score >= 0.5 * (whole if scope == "global" else score.mean())) != subject.weights[name].mask).sum()) for name, score in scores.items()
-    )
-    assert differing <= 4
+def test_a_threshold_is_the_score_itself(subject, context, score, scope):
+    scores = slow_scores(subject.module, context, score)
+    limit = min(LIMITS, key=lambda stop: abs(stop - float(torch.cat([found.flatten() for found in scores.values()]).median())))
+    apply(GradientPrune(threshold=limit, score=score, scope=scope, images=IMAGES), subject, context)
+    kept = {name: found >= limit for name, found in scores.items()}
+    assert sum(int((kept[name] != weight.mask).sum()) for name, weight in subject.weights.items()) <= 4
+    share = sum(int(mask.sum()) for mask in kept.values()) / sum(mask.numel() for mask in kept.values())
+    assert limit > 0 and 0.2 < share < 0.8
+
+
+def test_runs_of_a_threshold_are_not_taken_for_those_of_multiples_of_the_mean(five_layer_checkpoint):
+    plain, limited = (Work(five_layer_checkpoint.model, "digits", Recipe((step,))) for step in (GradientPrune(), GradientPrune(threshold=0.001)))
+    assert "absolute threshold" in limited._ground() and "absolute threshold" not in plain._ground()
+    assert len(limited._ground()) == len(plain._ground()) + 1
 
 
 def test_what_was_pruned_before_goes_first(subject, context):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+
 import ckwrap
 import numpy as np
 import pytest
@@ -10,11 +13,12 @@ import torch
 from core import artifact
 from core import clusters as module
 from core.clusters import centres
+from core.errors import Cancelled
 from core.methods.apply import apply
 from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.share_weights import ShareWeights
-from core.weights import trainable
+from core.weights import Compressed, trainable
 
 SHAPES = {
     "normal": lambda generator: generator.normal(0, 0.02, 30_000),
@@ -89,8 +93,6 @@ def test_each_weight_takes_the_nearest_entry_and_pruned_ones_stay_zero(subject, 
 
 
 def test_one_codebook_for_the_model_is_stored_once(subject, context, five_layer_checkpoint):
-    from core.weights import Compressed
-
     each = Compressed.of(five_layer_checkpoint.load(), subject.architecture)
     apply(ShareWeights(clusters=16), each, context)
     apply(ShareWeights(clusters=16, scope="model"), subject, context)
@@ -126,3 +128,49 @@ def test_a_trained_codebook_stays_a_codebook(subject, context):
     (after,) = books.values()
     assert not torch.equal(before, after) and (after[1:].diff() > 0).all() and float(after[0]) == 0
     assert len(torch.cat([subject.value(name).flatten() for name in subject.weights]).unique()) <= 4
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-5])
+def test_numbers_that_are_looked_at_in_pieces_have_the_same_centres(spread, monkeypatch):
+    """Counted in buckets, or, too close together for these, sorted; with pruned ones and equal ones between them."""
+    generator = np.random.default_rng(5)
+    numbers = (1 + spread * generator.normal(size=150_000)).astype(np.float32)
+    numbers[::3], numbers[1::7] = 0, numbers[1]
+    whole = [centres(numbers, 16, start, 0) for start in ("exact", "kmeans++")]
+    monkeypatch.setattr(module, "PIECE", 10_007)
+    assert (module._counted(numbers, 16) is None) == (spread == 1e-5)
+    assert np.array_equal(module._sorted(numbers, contextlib.nullcontext), np.sort(numbers[numbers != 0]))
+    assert all(np.array_equal(found, centres(numbers, 16, start, 0)) for found, start in zip(whole, ("exact", "kmeans++")))
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_a_codebook_gives_way_between_pieces_and_can_be_cancelled_there(scope, subject, context, five_layer_checkpoint, monkeypatch):
+    """The same codes and entries as in one piece; `Cancelled` comes out of any of the turns, however deep."""
+    for name, limit in (("SORTED_BELOW", 0), ("BUCKETS_A_CLUSTER", 1)):  # so that every layer is counted
+        monkeypatch.setattr(module, name, limit)
+    at_once = Compressed.of(five_layer_checkpoint.load(), subject.architecture)
+    apply(ShareWeights(clusters=8, scope=scope), at_once, context)
+    monkeypatch.setattr(module, "PIECE", 100)
+    turns, most, inside = [0], [10**9], [0]
+
+    @contextlib.contextmanager
+    def turn():
+        assert not inside[0], "a turn in a turn gives no way"
+        turns[0] += 1
+        if turns[0] > most[0]:
+            raise Cancelled("The work was cancelled.")
+        inside[0] = 1
+        yield
+        inside[0] = 0
+
+    piecewise = dataclasses.replace(context, turn=turn)
+    apply(ShareWeights(clusters=8, scope=scope), subject, piecewise)
+    numbers = sum(subject.value(name).numel() for name in subject.weights)
+    assert turns[0] > 3 * numbers / 100
+    for name, weight in at_once.weights.items():
+        found = subject.weights[name]
+        assert torch.equal(found.grid.codes, weight.grid.codes) and torch.equal(found.grid.entries, weight.grid.entries)
+    for most[0] in (1, turns[0] // 2, turns[0] - 1):
+        turns[0] = 0
+        with pytest.raises(Cancelled):
+            apply(ShareWeights(clusters=8, scope=scope), Compressed.of(five_layer_checkpoint.load(), subject.architecture), piecewise)
