@@ -1,7 +1,7 @@
 """Makes the Python environment in .venv when it is missing or requirements*.txt have changed; otherwise does nothing, quickly.
 
     python3 .setup/environment.py            what the dashboard and the command line run on
-    python3 .setup/environment.py --tests    and what the tests need besides
+    python3 .setup/environment.py --tests    and what the tests need besides, the optional LiteRT among it
 
 Called by the Makefile with any Python from 3.11 on; standard library only. Whatever is missing is said in one sentence.
 With PARETOSCOPE_VENV=FOLDER the environment is made there, and .venv is a link to it.
@@ -32,7 +32,7 @@ class Missing(Exception):
 def main(arguments: list[str]) -> None:
     files = [CHECKOUT / "requirements.txt"]
     if arguments == ["--tests"]:
-        files.append(CHECKOUT / "requirements-test.txt")
+        files += [CHECKOUT / "requirements-test.txt", CHECKOUT / "requirements-litert.txt"]
     elif arguments:
         raise Missing(f"environment.py takes --tests or nothing, not {' '.join(arguments)}.")
     venv = place(CHECKOUT / ".venv", os.environ.get("PARETOSCOPE_VENV"))

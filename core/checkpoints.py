@@ -12,6 +12,7 @@ from pathlib import Path
 
 from core import zoo
 from core.datasets import load
+from core.datasets.base import fitting
 from core.errors import BadField
 from core.home import folder, write_whole
 from core.recipe import digest
@@ -81,7 +82,9 @@ def train(
     pictures = len(dataset.split("train")) + len(dataset.split("calibration"))
     usual_epochs, usual_rate, batch_size = settings(model, pictures)
     epochs = usual_epochs if epochs is None else epochs
-    learning_rate = usual_rate if learning_rate is None else learning_rate
+    size = zoo.input_size(model, size or dataset.source.input_size)
+    whole_batch, batch_size = batch_size, fitting(batch_size, size)  # of large pictures a batch has fewer
+    learning_rate = usual_rate * batch_size / whole_batch if learning_rate is None else learning_rate
     if not 1 <= epochs <= 1000:
         raise BadField("epochs", epochs, "a whole number from 1 to 1000")
     if start not in STARTS:
@@ -90,7 +93,6 @@ def train(
         raise BadField("learning_rate", learning_rate, "a number above 0, at most 10")
     if not 0 <= weight_decay <= 1:
         raise BadField("weight_decay", weight_decay, "a number from 0 to 1")
-    size = zoo.input_size(model, size or dataset.source.input_size)
     torch.manual_seed(seed)
     before = zoo.checkpoint(model, dataset_name) if start == "checkpoint" else None
     module = before.load() if before else zoo.build(model, len(dataset.source.classes), size, start == "imagenet")
@@ -107,7 +109,10 @@ def train(
     stored = {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous() for name, tensor in module.state_dict().items()}
     check_finite(stored, "What was trained, rounded to float16,", f"take a learning rate below {learning_rate:g}")
     module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
-    figures = {split: summary(evaluate(module, dataset, size, split, batch_size=training.WATCH_BATCH, turn=turn)) for split in ("validation", "test")}
+    figures = {
+        split: summary(evaluate(module, dataset, size, split, batch_size=training.WATCH_BATCH, turn=turn)) if len(dataset.split(split)) else None
+        for split in ("validation", "test")
+    }
     card = {
         "model": model, "dataset": dataset_name, "family": dataset.source.family, "classes": len(dataset.source.classes),
         "input_size": size, "stem": zoo.stem(model, size),

@@ -158,6 +158,13 @@ class Cluster:
         identity = digest(f"fetch {dataset}")
         return self._submit_job({"op": "submit", "kind": "fetch", "identity": identity, "dataset": dataset, "request": {"dataset": dataset}})
 
+    def bring(self, asked: Any) -> dict:
+        """Import a person's own checkpoint and pictures (`core.importing.Import`) as a job (kind "import"); the row's `metrics` is then its card."""
+        asked.check()
+        columns = {"model": asked.model, "dataset": asked.name}
+        given = {"kind": "import", "identity": asked.identity(), "request": asked.to_json(), "trains": True, "priority": SLIDER}
+        return self._submit_job({"op": "submit"} | given | columns)
+
     def examine(self, asked: Any, lane: str | None = None) -> dict:
         """Measure what a `core.sensitivity.Sensitivity` or `core.layers.Layers` asks for, as a job of that kind; `examined` gives the result.
 
@@ -177,6 +184,15 @@ class Cluster:
     def examined(self, identity: str) -> dict | None:
         """What an examination gave, while it is kept."""
         return kept.get_json("layers", f"{identity}.json")
+
+    def export(self, asked: Any) -> dict:
+        """Have a `core.exports.Export` made and measured (kind "export"); `asked.found()` is then the file. COMPLETE at once while that is kept."""
+        asked.check()
+        columns = {"model": asked.model, "dataset": asked.dataset}
+        if kept.path_of(asked.shelf, asked.kept_as()).exists():
+            return blank_row(asked.identity(), asked.kind, **columns, state=COMPLETE, fraction=1.0)
+        request = {"op": "submit", "kind": asked.kind, "identity": asked.identity(), "request": asked.to_json(), "trains": asked.trains, "priority": SLIDER}
+        return self._submit_job(request | columns)
 
     def ask(self, model: str, dataset: str) -> dict:
         """Have a checkpoint answer a few pictures (kind "answers"); `metrics` of the row is then what `core.answers.make` returns."""

@@ -122,17 +122,21 @@ def pack(work: Work, path: Path, *, turn=contextlib.nullcontext, report=lambda e
 
 
 def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -> dict:
-    """The metrics so far: as many pictures as fit in `seconds` beside the compressing, at least one batch, training steps skipped, sizes estimated.
+    """The metrics so far: as many pictures as fit in `seconds` beside the compressing, at least 64, training steps skipped, sizes estimated.
 
-    `before_recovery` says that a training step was skipped whose result is not kept from before.
+    `before_recovery` says that a training step was skipped whose result is not kept from before. Of pictures so large that 64 would take longer
+    than a preview may, nothing is measured: the answer is `{"estimate": seconds}`, what the run will take (`core.pace`).
     """
-    from core import artifact
+    from core import artifact, pace
     from core.metrics import accuracy, cost, size
     from core.weights import nonzeros
 
     hooks = Hooks(turn)
     started = time.monotonic()
     dataset = load(work.dataset)
+    estimate = pace.instead(work, loaded(work.model, work.dataset, work.checkpoint.hash), dataset, turn)
+    if estimate is not None:
+        return {"estimate": estimate, "seconds": {"total": time.monotonic() - started}}
     subject, skipped = _untrained(work, hooks, PREVIEW_CALIBRATION)
     compressed = time.monotonic()
     module = measurable(subject)
@@ -275,6 +279,7 @@ def predict(subject: Compressed, dataset, work: Work, hooks: Hooks) -> Predictio
 
 
 def batch_size(subject: Compressed) -> int:
+    """Pictures at a time; of large pictures `Dataset.batches` gives fewer."""
     from core.metrics import cost
 
     fitting = BATCH_MACS // max(1, cost.macs(subject.module, subject.architecture.input_size))
@@ -329,8 +334,13 @@ def _sizes(subject: Compressed, work: Work, path: Path | None) -> dict:
     from core import artifact
     from core.metrics import size
 
-    packed = artifact.write(subject, path, work.recipe, {"dataset": work.dataset, "classes": list(load(work.dataset).source.classes)}).size
+    packed = artifact.write(subject, path, work.recipe, about(work)).size
     return {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed, "deployed_bytes": None}
+
+
+def about(work: Work) -> dict:
+    """What a packed file says of itself."""
+    return {"dataset": work.dataset, "classes": list(load(work.dataset).source.classes)}
 
 
 @functools.lru_cache(maxsize=8)

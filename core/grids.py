@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -115,12 +115,21 @@ class Uniform(Grid):
         return {"scale": self.scale, "zero_point": self.zero_point}, {"bits": self.bits, "symmetric": self.symmetric, "group": self.group}
 
 
-class _Straight(nn.Module):
-    """Rounds going forward; going backward the gradient is 1 inside the grid's range and 0 outside (arXiv:1308.3432)."""
+class _OnGrid(nn.Module):
+    """A rounding whose grid goes with it to the device that it is trained on."""
 
-    def __init__(self, grid: Uniform):
+    def __init__(self, grid: Grid):
         super().__init__()
         self.grid = grid
+
+    def _apply(self, fn, recurse: bool = True):
+        tensors = {part.name: fn(value) for part in fields(self.grid) if isinstance(value := getattr(self.grid, part.name), Tensor)}
+        self.grid = replace(self.grid, **tensors)
+        return super()._apply(fn, recurse)
+
+
+class _Straight(_OnGrid):
+    """Rounds going forward; going backward the gradient is 1 inside the grid's range and 0 outside (arXiv:1308.3432)."""
 
     def forward(self, latent: Tensor) -> Tensor:
         grid = self.grid
@@ -131,12 +140,8 @@ class _Straight(nn.Module):
         return inside + offset
 
 
-class _Through(nn.Module):
+class _Through(_OnGrid):
     """Rounds going forward, and passes the gradient everywhere."""
-
-    def __init__(self, grid: Grid):
-        super().__init__()
-        self.grid = grid
 
     def forward(self, latent: Tensor) -> Tensor:
         with torch.no_grad():
@@ -222,7 +227,7 @@ class _Entries(nn.Module):
 
     def __init__(self, grid: Codebook):
         super().__init__()
-        self.codes = grid.codes.long()
+        self.register_buffer("codes", grid.codes.long(), persistent=False)
         self.of = id(grid.entries)  # weights of one codebook learn together
         self.learned = nn.Parameter(grid.entries[1:].clone())
 

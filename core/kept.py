@@ -1,6 +1,6 @@
 """Files that may be kept and may be dropped: folders below PARETOSCOPE_HOME with a byte limit, least recently used first.
 
-Keeps what training produced (prefixes), teachers' answers, baselines, packed files and what was measured of layers.
+Keeps what training produced (prefixes), teachers' answers, baselines, packed files, exports and what was measured of layers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 from core.errors import ParetoscopeError
 from core.home import folder, write_whole
 
-LIMIT_BYTES = {"prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20, "fingerprints": 2**20}
+LIMIT_BYTES = {
+    "prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20, "exports": 2 * 2**30,
+    "fingerprints": 2**20,
+}  # fmt: skip
 
 
 def path_of(shelf: str, name: str) -> Path:

@@ -207,6 +207,17 @@ def _fetch(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {}}
 
 
+def _import(request: dict, job: Job) -> dict:
+    from core import importing
+
+    asked = importing.Import.from_json(request)
+    with job.turn():
+        _use_threads(1)
+    card = importing.bring(asked, turn=job.turn, report=job.report)
+    importing.forget_uploads(asked)
+    return {"state": COMPLETE, "result": {"metrics": card, "date": card["date"]}}
+
+
 def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
     """What `core.sensitivity` or `core.layers` measures; the result is the file that keeps it, written by the office."""
     examiner = importlib.import_module(module)
@@ -217,10 +228,21 @@ def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {}, "kept": ("layers", f"{job.identity}.json", json.dumps(result, separators=(",", ":")).encode())}
 
 
+def _export(request: dict, job: Job) -> dict:
+    """A file in a format, made and measured; the office keeps it."""
+    from core.exports import Export, chosen, make
+
+    asked = Export.from_json(request)
+    with job.turn():
+        _use_threads(1)
+    made = make(asked, turn=job.turn, report=job.report, predicted=chosen.labels(asked.work, _store()))
+    return {"state": COMPLETE, "result": {}, "kept": (asked.shelf, asked.kept_as(), made.kept())}
+
+
 _KINDS: dict[str, Callable[[dict, Job], dict]] = {
-    "run": _run, "latency": _timing, "training": _training, "fetch": _fetch,
+    "run": _run, "latency": _timing, "training": _training, "fetch": _fetch, "import": _import,
     "sensitivity": functools.partial(_examination, "core.sensitivity", "Sensitivity"), "layers": functools.partial(_examination, "core.layers", "Layers"),
-    "answers": _teacher_answers,
+    "answers": _teacher_answers, "export": _export,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 
 from core import hints, kept
 from core.datasets import Dataset
+from core.datasets.base import fitting
 from core.training import classifier, logits_of, penultimate
 from core.zoo import Checkpoint
 
@@ -51,12 +52,13 @@ def _kept(kind: str, checkpoint: Checkpoint, dataset: Dataset, images: int, turn
 def _computed(kind: str, checkpoint: Checkpoint, dataset: Dataset, pictures, turn, report) -> torch.Tensor:
     module = checkpoint.load()
     parts: list[list[torch.Tensor]] = [[], []]
+    batch = fitting(BATCH, checkpoint.input_size)
     with torch.inference_mode(), penultimate(classifier(module)) as seen:
-        for start in range(0, len(pictures), BATCH):
+        for start in range(0, len(pictures), batch):
             with turn():
-                x = dataset.prepare(pictures[start : start + BATCH], checkpoint.input_size)
+                x = dataset.prepare(pictures[start : start + batch], checkpoint.input_size)
                 for part, shown in zip(parts, (x, x.flip(3).contiguous(memory_format=torch.channels_last)), strict=True):
                     logits = logits_of(module(shown))
                     part.append(logits if kind == LOGITS else seen[0].clone())
-            report({"fraction": min(1.0, (start + BATCH) / len(pictures))})
+            report({"fraction": min(1.0, (start + batch) / len(pictures))})
     return torch.stack([torch.cat(part) for part in parts])

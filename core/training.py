@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 
+from core import device
 from core.datasets import Dataset
 from core.errors import BadInput
 from core.finite import check_finite
@@ -78,13 +80,13 @@ def fit(
     the model does not keep.
     """
     images, labels = _training_pictures(dataset, plan)
-    steps = math.ceil(len(labels) / plan.batch_size)  # updates an epoch
-    total = steps * plan.epochs
-    parameters = [parameter for part in (module, beside) if part is not None for parameter in part.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum, nesterov=True, weight_decay=plan.weight_decay)
-    first = _restore(state, module, optimizer, parameters, plan) if state else 0
-    started, done_before = time.monotonic(), first * steps
-    with torch.random.fork_rng(devices=[]):
+    with device.moved(module) as where, torch.random.fork_rng(devices=[]):  # what the objective needs stays on the processor, and reads logits there
+        steps = math.ceil(len(labels) / plan.batch_size)  # updates an epoch
+        total = steps * plan.epochs
+        parameters = [parameter for part in (module, beside) if part is not None for parameter in part.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum, nesterov=True, weight_decay=plan.weight_decay)
+        first = _restore(state, module, optimizer, parameters, plan) if state else 0
+        started, done_before = time.monotonic(), first * steps
         for epoch in range(first, plan.epochs):
             generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + epoch)
             torch.manual_seed(plan.seed * 1_000_003 + epoch)
@@ -101,7 +103,7 @@ def fit(
                 with turn():
                     x, mirrored = _augment(dataset.prepare(images[numbers.numpy()], input_size), plan, generator)
                     optimizer.zero_grad(set_to_none=True)
-                    loss = objective(logits_of(module(x)), labels[numbers], numbers, mirrored)
+                    loss = objective(logits_of(module(x.to(where))).cpu(), labels[numbers], numbers, mirrored)
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
                     optimizer.step()
@@ -161,7 +163,7 @@ def penultimate(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     seen: list[torch.Tensor] = []
 
     def look(_layer, inputs: tuple) -> None:
-        seen[:] = [inputs[0].mean((2, 3)) if inputs[0].dim() == 4 else inputs[0]]
+        seen[:] = [(inputs[0].mean((2, 3)) if inputs[0].dim() == 4 else inputs[0]).cpu()]
 
     hook = layer.register_forward_pre_hook(look)
     try:
@@ -170,14 +172,29 @@ def penultimate(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def _training_pictures(dataset: Dataset, plan: Plan):
-    import numpy as np
+class Joined:
+    """Two arrays of pictures (N, C, H, W) as one, for numbers (B,) alone: what is not asked for is not read."""
 
+    def __init__(self, first: np.ndarray, second: np.ndarray):
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        picked = np.empty((len(numbers), *self.first.shape[1:]), self.first.dtype)
+        early = numbers < len(self.first)
+        picked[early], picked[~early] = self.first[numbers[early]], self.second[numbers[~early] - len(self.first)]
+        return picked
+
+
+def _training_pictures(dataset: Dataset, plan: Plan):
     train = dataset.split("train")
     images, labels = train.images, train.labels
     if plan.calibration_too:
         extra = dataset.split("calibration")
-        images, labels = np.concatenate([images, extra.images]), np.concatenate([labels, extra.labels])
+        images, labels = Joined(images, extra.images), np.concatenate([labels, extra.labels])
+        return images, torch.from_numpy(labels[: plan.images])
     return images[: plan.images], torch.from_numpy(labels[: plan.images])
 
 
@@ -199,11 +216,11 @@ def _augment(x: torch.Tensor, plan: Plan, generator: torch.Generator) -> tuple[t
 
 def _watch(module, dataset: Dataset, input_size: int, count: int, turn: Turn) -> float:
     module.eval()
-    right = seen = 0
+    where, right, seen = device.place(), 0, 0
     with torch.inference_mode():
         for x, labels in dataset.batches("validation", input_size, WATCH_BATCH, count):
             with turn():
-                right += int((logits_of(module(x)).argmax(1) == labels).sum())
+                right += int((logits_of(module(x.to(where))).cpu().argmax(1) == labels).sum())
             seen += len(labels)
     return 100 * right / seen
 
@@ -230,7 +247,7 @@ def _restore(path: Path, module, optimizer, parameters, plan: Plan) -> int:
         for number, parameter in enumerate(parameters):
             if f"momentum.{number}" in names:
                 order = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
-                optimizer.state[parameter]["momentum_buffer"] = stored.get_tensor(f"momentum.{number}").to(memory_format=order)
+                optimizer.state[parameter]["momentum_buffer"] = stored.get_tensor(f"momentum.{number}").to(parameter.device, memory_format=order)
         return int(facts["epoch"])
 
 

@@ -190,7 +190,7 @@ class _Trained(nn.Module):
     def __init__(self, weight: Weight):
         super().__init__()
         self.rounding = weight.grid.rounding() if weight.grid is not None else nn.Identity()
-        self.mask = weight.mask
+        self.register_buffer("mask", weight.mask, persistent=False)
 
     def forward(self, latent: Tensor) -> Tensor:
         value = self.rounding(latent)

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 import core.methods  # noqa: F401  (registers the steps)
-from core import ENGINE_VERSION, zoo
-from core.datasets import DATASETS, fingerprint, load
-from core.errors import BadField, BadRecipe
+from core import ENGINE_VERSION, device, zoo
+from core.datasets import DATASETS, fingerprint, labels, load
+from core.errors import BadField, BadRecipe, NotHere
 from core.recipe import Recipe, Step, digest
 
 MEASURED_SPLITS = ("validation", "test")
@@ -56,6 +56,8 @@ class Work:
         absent = DATASETS.get(self.dataset).missing()
         if absent:
             raise absent
+        if not len(labels(self.dataset, self.split)):
+            raise NotHere(f"The {self.split} split of {self.dataset}", "its folder has none", "Measure on the validation split.")
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]
         teachers = {name: zoo.checkpoint(name, self.dataset) for name in names if name != "self"}
         checkpoint = zoo.checkpoint(self.model, self.dataset)
@@ -111,7 +113,8 @@ class Work:
         checkpoint = self.checkpoint
         fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
         editions = [step.edition for step in self.recipe.steps if step.edition]
-        return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, *editions, THREADS]
+        elsewhere = [device.chosen()] if device.chosen() != device.CPU else []
+        return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, *editions, THREADS, *elsewhere]
 
     def _teachers(self) -> list[str]:
         names = [getattr(step, "teacher", "self") for step in self.recipe.steps]

@@ -22,7 +22,9 @@ LIGHT = (
     "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
     "core.sensitivity", "core.layers", "core.layer_charts", "core.commands.layers",
     "core.students", "core.distill_charts", "core.answers",
+    "core.exports", "core.exports.chosen", "core.runtimes.litert", "core.commands.export",
     "core.papers", "core.reproduced", "core.paper_figures", "core.commands.papers",
+    "core.importing", "core.commands.import_",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 
@@ -113,7 +115,9 @@ def test_every_file_says_what_lives_in_it_and_is_short(path):
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_pickled(path):
-    assert not {"pickle", "cloudpickle", "joblib"} & roots(path) and "torch.load(" not in path.read_text()
+    assert not {"pickle", "cloudpickle", "joblib"} & roots(path)
+    loads = [line for line in path.read_text().splitlines() if "torch.load(" in line]
+    assert not loads or path.name == "import_.py" and all("weights_only=True" in line for line in loads)  # a person's own file, by its owner
 
 
 def test_the_first_page_is_drawn_without_pandas():

@@ -71,12 +71,12 @@ def read_recipe(place: str) -> Recipe:
     return Recipe.parse(text)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a place for the packed file before the work is done rather than after."""
+def check_writable(path: Path, option: str = "--artifact") -> None:
+    """Refuse a place for a file before the work is done rather than after."""
     if path.is_dir():
-        raise BadInput(f"{path} is a folder; --artifact takes the name of a file.")
+        raise BadInput(f"{path} is a folder; {option} takes the name of a file.")
     if not path.absolute().parent.is_dir():
-        raise BadInput(f"The folder {path.absolute().parent} does not exist; --artifact takes a file in one that does.")
+        raise BadInput(f"The folder {path.absolute().parent} does not exist; {option} takes a file in one that does.")
 
 
 def evaluate_artifact(given) -> None:

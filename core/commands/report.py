@@ -54,7 +54,7 @@ def _latency_rows(before: dict | None, metrics: dict) -> list[list[str]]:
     known = {row["runtime"]: row for row in before["latencies"]} if before else {}
     rows = []
     for row in metrics["latencies"]:
-        title = f"{row['runtime']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, batch {row['batch']}"
+        title = f"{row['runtime']}, CPU, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, batch {row['batch']}"
         cells = [_times(row)]
         if before:
             cells = [_times(known[row["runtime"]]) if row["runtime"] in known else "–", *cells, _speed(row)]

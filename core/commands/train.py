@@ -58,6 +58,8 @@ def train_checkpoint(given) -> None:
             raise Cancelled(_farewell(progress.last)) from None
     for split in ("validation", "test"):
         figures = made.card[split]
+        if figures is None:  # pictures of one's own may have no test split
+            continue
         print(f"{split}: {figures['top1']:.2f} % ({figures['top1_low']:.2f} … {figures['top1_high']:.2f}), n = {figures['images']:,}")
     print(f"kept as {made.path}")
 

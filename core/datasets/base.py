@@ -52,13 +52,16 @@ class Source:
     fetch: Callable[[], None] | None = field(repr=False, default=None)
     files: Callable[[], Sequence[Path]] | None = field(repr=False, default=None)
     labels: Callable[[], dict[str, np.ndarray]] | None = field(repr=False, default=None)
+    fingerprint: str = ""  # known where `read` gives the splits in their final order
+    own: bool = False  # a person brought it
+    resize: int | None = None  # what the shorter side of a picture became before the middle `size` × `size` was cut out; None where pictures are squares
 
     def to_json(self) -> dict:
         absent = self.missing()
         return {
             "name": self.name, "title": self.title, "classes": list(self.classes), "channels": self.channels,
             "size": self.size, "input_size": self.input_size, "licence": self.licence,
-            "here": absent is None, "reason": str(absent) if absent else "",
+            "here": absent is None, "reason": str(absent) if absent else "", "imported": self.own,
         }  # fmt: skip
 
 
@@ -81,10 +84,13 @@ class Dataset:
 
     def __init__(self, source: Source, splits: dict[str, Arrays]):
         self.source = source
+        self._prepared: dict[tuple, object] = {}
+        if source.fingerprint:
+            self.splits, self.fingerprint = {name: Split(*splits[name]) for name in SPLITS}, source.fingerprint
+            return
         self.splits = {name: _ordered(*splits[name]) for name in SPLITS}
         held_out = b"".join(self.splits[name].images.tobytes() + self.splits[name].labels.tobytes() for name in SPLITS)
         self.fingerprint = digest(held_out)
-        self._prepared: dict[tuple, object] = {}
 
     def split(self, name: str) -> Split:
         if name not in SPLITS:
@@ -125,14 +131,20 @@ class Dataset:
         return kept[:count], torch.from_numpy(part.labels[:count])
 
     def batches(self, split: str, input_size: int, batch_size: int, count: int | None = None, start: int = 0):
-        """Yield `(pictures, labels)` of the split's first `count` pictures, from `start` on, in order."""
+        """Yield `(pictures, labels)` of the split's first `count` pictures, from `start` on, in order; of large pictures fewer at a time."""
         import torch
 
+        batch_size = fitting(batch_size, input_size)
         images, labels = self.tensors(split, input_size, count)
         for at in range(start, len(labels), batch_size):
             end = min(at + batch_size, len(labels))
             chosen = images[at:end] if images is not None else self.prepare(self.split(split).images[at:end], input_size)
             yield chosen, torch.as_tensor(labels[at:end])
+
+
+def fitting(batch_size: int, input_size: int) -> int:
+    """As many pictures of a side above 64 pixels as have the pixels of `batch_size` that are 64 wide, at least 8: a turn stays short."""
+    return min(batch_size, max(8, batch_size * 64**2 // input_size**2))
 
 
 def stratified_order(labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:

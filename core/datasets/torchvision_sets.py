@@ -1,4 +1,4 @@
-"""CIFAR-10 and MNIST by torchvision.datasets: listed always, downloaded on request, never at import."""
+"""CIFAR, SVHN and the MNISTs by torchvision.datasets: small pictures, listed always, downloaded on request, never at import."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.datasets import class_names
 from core.datasets.base import DATASETS, SPLITS, Arrays, Source, stratified_order, take
 from core.errors import NotHere
 from core.home import home, write_whole
@@ -29,7 +30,7 @@ def fetch(name: str, class_name: str) -> None:
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, class_name)
-    train, held_out = (_arrays(kind(str(home() / "datasets"), train=part, download=True)) for part in (True, False))
+    train, held_out = (_arrays(kind(str(home() / "datasets"), **_part(class_name, part), download=True)) for part in ("train", "test"))
     order, held_order = stratified_order(train[1]), stratified_order(held_out[1])
     half = len(held_order) // 2
     splits = {
@@ -51,10 +52,17 @@ def read(name: str, title: str) -> dict[str, Arrays]:
         raise NotHere(title, f"{place(name)} is damaged", f"Run `python -m core datasets --fetch {name}` again.") from None
 
 
+def _part(class_name: str, part: str) -> dict:
+    return {"split": part} if class_name == "SVHN" else {"train": part == "train"}
+
+
 def _arrays(part) -> Arrays:
     images = np.asarray(part.data)
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images), np.asarray(part.targets, dtype=np.int64)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] != 3:  # SVHN's colours come first already
+        images = images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images), np.asarray(part.labels if hasattr(part, "labels") else part.targets, np.int64)
 
 
 def missing(name: str, title: str) -> NotHere | None:
@@ -81,4 +89,17 @@ _add(
 _add(
     "mnist", "MNIST", "MNIST", channels=1, size=28, input_size=32, classes=tuple("0123456789"),
     mean=(0.1307,), std=(0.3081,), licence="CC BY-SA 3.0, LeCun, Cortes and Burges", flip=False,
+)  # fmt: skip
+_add(
+    "kmnist", "Kuzushiji-MNIST", "KMNIST", channels=1, size=28, input_size=32, classes=class_names.KMNIST,
+    mean=(0.1918,), std=(0.3483,), licence="CC BY-SA 4.0, ROIS-DS Center for Open Data in the Humanities, https://codh.rois.ac.jp/kmnist", flip=False,
+)  # fmt: skip
+_add(
+    "cifar100", "CIFAR-100", "CIFAR100", channels=3, size=32, input_size=32, classes=class_names.CIFAR100,
+    mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), licence="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html", flip=True,
+)  # fmt: skip
+_add(
+    "svhn", "SVHN", "SVHN", channels=3, size=32, input_size=32, classes=tuple("0123456789"),
+    mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970), licence="for non-commercial use, Netzer et al. 2011, http://ufldl.stanford.edu/housenumbers",
+    flip=False,
 )  # fmt: skip

@@ -67,14 +67,18 @@ class Context:
     def train(self, subject: Compressed, step, objective, clock=lambda fraction: None, beside=None) -> None:
         """Train `subject` by the one loop: masks hold, and the grids of weights and activations round on the way.
 
+        Of large pictures a batch has fewer, and the rate is as much smaller (arXiv:1706.02677).
+
         `clock` and `beside` are those of `core.training.fit`. Where the step has `checkpoint_activations`, they are computed twice.
         """
         from core import training
         from core.activations import simulated
+        from core.datasets.base import fitting
         from core.weights import trainable
 
+        batch_size = fitting(TRAINING_BATCH, self.input_size)
         plan = training.Plan(
-            epochs=step.epochs, learning_rate=step.learning_rate, images=step.images, batch_size=TRAINING_BATCH,
+            epochs=step.epochs, learning_rate=step.learning_rate * batch_size / TRAINING_BATCH, images=step.images, batch_size=batch_size,
             warm_up=0.1, flip=self.dataset.source.flip, seed=self.seed,
         )  # fmt: skip
         with trainable(subject) as module:
@@ -84,7 +88,7 @@ class Context:
 
                 with self.turn():
                     trained = Recomputed(trained, self.input_size)
-                held, instead = (f"{TRAINING_BATCH * size / 1e6:,.1f} MB" for size in (trained.most_bytes, trained.plain_bytes))
+                held, instead = (f"{batch_size * size / 1e6:,.1f} MB" for size in (trained.most_bytes, trained.plain_bytes))
                 subject.notes.append(f"{step.name} held some {held} of activations at a time instead of {instead}, estimated from what the layers put out.")
             training.fit(
                 trained, self.dataset, self.input_size, plan, objective, turn=self.turn, clock=clock, beside=beside,

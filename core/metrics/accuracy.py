@@ -56,13 +56,16 @@ def evaluate(
     """
     import torch
 
+    from core import device
+
     count = len(dataset.split(split)) if images is None else min(images, len(dataset.split(split)))
     predicted, truth, in_top5, seen = [], [], [], 0
     started = time.monotonic()
+    where, module = device.place(), device.on(module)
     with torch.inference_mode():
         for x, labels in dataset.batches(split, input_size, batch_size, count):
             with turn():
-                logits = module(x)  # (B, K)
+                logits = module(x.to(where)).cpu()  # (B, K)
                 best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             predicted.append(best[:, 0].numpy().astype(np.uint16))
             truth.append(labels.numpy())

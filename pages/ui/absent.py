@@ -111,7 +111,9 @@ def seconds(view: View) -> float:
     data = load(view.dataset)
     pictures = len(data.split("train")) + len(data.split("calibration"))
     epochs, *_ = checkpoints.settings(view.model, pictures)
-    return epochs * pictures * seconds_a_picture([], zoo.models()[view.model].get("macs"))
+    facts, size = zoo.models()[view.model], zoo.input_size(view.model, data.source.input_size)
+    macs = (facts.get("macs") or 0) * (size / facts["smallest_input"]) ** 2 or None
+    return epochs * pictures * seconds_a_picture([], macs)
 
 
 def _newest(kind: str, model: str, dataset: str) -> dict | None:

@@ -81,7 +81,7 @@ def _latency(here: Mapping, waiting: bool) -> str:
 
 
 def _runtime(name: str) -> str:
-    return {"onnxruntime-float32": "float32", "onnxruntime-int8": "int8", "pytorch-float32": "PyTorch"}.get(name, name)
+    return {"onnxruntime-float32": "float32, CPU", "onnxruntime-int8": "int8, CPU", "pytorch-float32": "PyTorch, CPU"}.get(name, name)
 
 
 def _macs(here: Mapping, baseline: Mapping | None) -> str:

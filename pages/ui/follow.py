@@ -5,6 +5,7 @@ Everything that waits for the cluster waits here, and never longer than `PATIENC
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ PREVIEWS_KEPT = 64
 class Look:
     """What can be shown of the recipe at hand. `stale` says that `here` is still the recipe before it.
 
-    `again` is when to look next, in seconds; None when nothing is under way.
+    `estimate` is how many seconds the run will take, where its pictures are too large for a preview. `again` is when to look next, in seconds; None
+    when nothing is under way.
     """
 
     here: dict | None = None
@@ -38,6 +40,7 @@ class Look:
     before_recovery: bool = False
     stale: bool = False
     asks_seconds: float | None = None
+    estimate: float | None = None
     problem: str = ""
     again: float | None = None
 
@@ -124,7 +127,9 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
     found = seen.get(identity)
     if session.get("flight") or phase == "rest" and found is not None and found["asked"] < REST_SECONDS and not look.problem:
         look.again = SOON
-    if found is not None:
+    if found is not None and "estimate" in found:
+        look.here, look.stale, look.estimate = last_seen(work, session), True, found["estimate"]
+    elif found is not None:
         look.here, look.before_recovery = found["point"], found["before_recovery"]
         session["last"] = look.here
     elif phase == "drag" or session.get("flight"):
@@ -167,9 +172,12 @@ def _land(session: dict[str, Any], seen, patience: float) -> float:
     session["flight"] = None
     result, work = flight["look"].result(0), flight["work"]
     row = {"model": work.model, "dataset": work.dataset, "recipe": work.recipe.to_json(), "split": work.split}
-    seen[flight["identity"]] = {"point": point(row | result, state=PREVIEW), "before_recovery": result["before_recovery"], "asked": flight["asked"]}
+    if "estimate" in result:  # looking longer would not help
+        seen[flight["identity"]] = {"estimate": result["estimate"], "asked": math.inf}
+    else:
+        seen[flight["identity"]] = {"point": point(row | result, state=PREVIEW), "before_recovery": result["before_recovery"], "asked": flight["asked"]}
+        session["last"] = seen[flight["identity"]]["point"]
     seen.move_to_end(flight["identity"])
     while len(seen) > PREVIEWS_KEPT:
         seen.popitem(last=False)
-    session["last"] = seen[flight["identity"]]["point"]
     return patience - (time.monotonic() - started)

@@ -20,6 +20,7 @@ PAGES = {  # group → (file, title, icon); a page appears here when it exists
         ("pages/1_Layers.py", "Layers", ":material/layers:"),
         ("pages/2_Distill.py", "Distill", ":material/school:"),
     ),
+    "Ship": (("pages/4_Export.py", "Export", ":material/ios_share:"),),
     "Tell": (("pages/3_Papers.py", "Papers", ":material/menu_book:"),),
 }
 

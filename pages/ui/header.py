@@ -7,7 +7,7 @@ import streamlit as st
 from core import zoo
 from core.datasets import DATASETS
 from core.points import count_words
-from pages.ui import services, state
+from pages.ui import own, services, state
 from pages.ui.cards import baseline_line
 from pages.ui.link import View
 
@@ -16,8 +16,10 @@ def header(view: View, model_label: str = "Model") -> None:
     with st.container(key="header", horizontal=True, vertical_alignment="center", gap="small"):
         _model(view, model_label)
         _dataset(view)
+        own.button()
         st.space("stretch")
         _share()
+    own.dialog_if_open(view)
     _messages()
 
 

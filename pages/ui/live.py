@@ -154,6 +154,8 @@ def _sentence(view: View, known: Known, look: Look, answer) -> None:
     text = words.sentence(look.here, known.baseline, look.before_recovery)
     if look.stale:
         text = f'<span class="tag">previewing this recipe</span> the one before it: {text}'
+    if look.estimate is not None and (look.stale or look.here is None):
+        text = words.no_preview(look.estimate) + (f" The one before it: {words.sentence(look.here, known.baseline, False)}" if look.here else "")
     if look.problem:
         text = f'<span class="tag wrong">{words.escape(look.problem)}</span>'
     elif look.asks_seconds:

@@ -1,4 +1,4 @@
-"""The only file with st.cache_*: the store, the client of the cluster, the shelf of measured runs and what was measured of layers.
+"""The only file with st.cache_*: the store, the client of the cluster, the shelf of measured runs, what was measured of layers and of exports.
 
 Shared by every session of this server. Connecting to the cluster, and starting it where there is none, happens in the
 background: what is asked before it answers is delivered when it does.
@@ -52,6 +52,22 @@ def _examined(identity: str) -> dict:
     found = kept.get_json("layers", f"{identity}.json")
     if found is None:
         raise LookupError(identity)  # so that only what is there is remembered
+    return found
+
+
+def exported(asked):
+    """What was measured of a `core.exports.Export`, while it is kept."""
+    try:
+        return _exported(asked.identity(), asked)
+    except LookupError:
+        return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _exported(identity: str, _asked):
+    found = _asked.recorded()
+    if found is None:
+        raise LookupError(identity)
     return found
 
 

@@ -64,6 +64,11 @@ def _and(*parts: str) -> str:
     return ", ".join(filter(None, parts))
 
 
+def no_preview(seconds: float) -> str:
+    """What stands in a preview's place where the pictures are too large for one, as HTML."""
+    return f'<span class="tag">too large to preview: 64 pictures take longer than a second</span> The run takes <b>{duration(seconds)}</b>, estimated.'
+
+
 def why(recipe: Recipe, here: Mapping | None) -> list[str]:
     """Why the latency is what it is, and what is simulated: one paragraph each."""
     here = here or {}

@@ -237,7 +237,7 @@ def test_latencies_are_rows_of_every_promised_key(call, five_layer_checkpoint, t
     monkeypatch.setattr(latency, "measure", lambda *_, **__: pytest.fail("measured again"))
     assert json.loads(call(*asked, "--json")[1]) == result
     shown = call(*asked)[1]
-    assert re.search(r"^onnxruntime-int8, 1 thread, batch 1 +– +[\d.]+ ms \(", shown, re.MULTILINE) and "Runs as" in shown
+    assert re.search(r"^onnxruntime-int8, CPU, 1 thread, batch 1 +– +[\d.]+ ms \(", shown, re.MULTILINE) and "Runs as" in shown
 
 
 def test_a_larger_input_is_trained_and_run(call, home, tmp_path, recipe_file):
@@ -413,7 +413,7 @@ def test_a_reader_that_goes_away_is_not_complained_about():
 
 
 def test_help_explains_every_command(capsys):
-    for command in ("models", "datasets", "steps", "train", "run", "evaluate", "gallery", "cluster"):
+    for command in ("models", "datasets", "steps", "train", "import", "convert", "run", "evaluate", "gallery", "cluster"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0 and f"python -m core {command}" in capsys.readouterr().out

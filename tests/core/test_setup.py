@@ -19,7 +19,7 @@ from environment import Missing
 from tests import browser, run
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN, TEST = ROOT / "requirements.txt", ROOT / "requirements-test.txt"
+RUN, TEST, LITERT = ROOT / "requirements.txt", ROOT / "requirements-test.txt", ROOT / "requirements-litert.txt"
 TARGETS = ("dashboard", "test", "benchmark", "lint", "clean")
 # What is imported under another name than it is installed by.
 INSTALLED_AS = {"sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "importlinter": "import-linter", "PIL": "pillow"}
@@ -44,9 +44,10 @@ def normal(name: str) -> str:
 
 
 def test_every_requirement_is_pinned_to_what_is_installed():
-    for path in (RUN, TEST):
+    for path in (RUN, TEST, LITERT):
         assert pins(path) == {name: importlib.metadata.version(name) for name in pins(path)}
-    assert not {normal(name) for name in pins(RUN)} & {normal(name) for name in pins(TEST)}
+    named = [{normal(name) for name in pins(path)} for path in (RUN, TEST, LITERT)]
+    assert len(set.union(*named)) == sum(map(len, named)), "each in one file"
 
 
 def test_known_holes_are_closed():
@@ -66,9 +67,9 @@ def imported(*folders: str) -> set[str]:
 
 def test_everything_imported_is_a_pinned_direct_requirement():
     """dask comes with distributed, of which it is one half and whose version it shares."""
-    run, test = ({normal(name) for name in pins(path)} for path in (RUN, TEST))
-    assert imported("core", "pages", *(["dashboard.py"] if (ROOT / "dashboard.py").exists() else [])) - {"dask"} <= run
-    assert imported("tests") - {"dask"} <= run | test
+    run, test, litert = ({normal(name) for name in pins(path)} for path in (RUN, TEST, LITERT))
+    assert imported("core", "pages", *(["dashboard.py"] if (ROOT / "dashboard.py").exists() else [])) - {"dask"} - litert <= run
+    assert imported("tests") - {"dask"} - litert <= run | test
 
 
 def test_help_is_the_default_and_names_every_target():
@@ -162,6 +163,7 @@ def checkout(tmp_path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "requirements.txt").write_text("# nothing\n")
     (tmp_path / "requirements-test.txt").write_text("# nothing\n")
+    (tmp_path / "requirements-litert.txt").write_text("# nothing\n")
     return tmp_path
 
 
@@ -199,7 +201,7 @@ def test_a_broken_environment_is_made_anew_where_it_is_kept(checkout):
     (kept / "bin").mkdir(parents=True)
     (kept / "bin" / "python").symlink_to("/nowhere/python3")
     assert make(checkout, "test-environment", PARETOSCOPE_VENV=str(kept)).returncode == 0
-    assert (checkout / ".venv").readlink() == kept and environment.ready(kept, [checkout / "requirements.txt", checkout / "requirements-test.txt"])
+    assert (checkout / ".venv").readlink() == kept and environment.ready(kept, [checkout / path.name for path in (RUN, TEST, LITERT)])
     answer = subprocess.run([checkout / ".venv" / "bin" / "python", "-m", "pip", "--version"], capture_output=True, check=False)
     assert answer.returncode == 0
 
@@ -225,7 +227,7 @@ def test_ci_ends_what_the_tests_left_behind(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
     (tmp_path / "Makefile").write_text("test:\n\t@setsid sleep 300 & echo $$! > left\n\t@sleep 0.5; exit 3\n")
-    for name in ("requirements.txt", "requirements-test.txt"):
+    for name in (RUN.name, TEST.name, LITERT.name):
         (tmp_path / name).write_text("")
     done = subprocess.run(["bash", tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"HOME": str(tmp_path)})
     assert done.returncode != 0

@@ -98,6 +98,12 @@ class Notes:
         self.asked.append(("fetch", dataset))
         return blank_row("a-fetch", "fetch", dataset=dataset)
 
+    def bring(self, asked):
+        asked.check()
+        self.asked.append(("import", asked))
+        self.examining["an-import"] = row = blank_row("an-import", "import", model=asked.model, dataset=asked.name)
+        return row
+
     def examine(self, asked, lane=None):
         self.asked.append(("examine", asked.kind, lane.rpartition("-")[2]))
         self.examining[asked.identity()] = row = blank_row(asked.identity(), asked.kind, model=asked.model, dataset=asked.dataset)

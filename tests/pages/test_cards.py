@@ -25,7 +25,7 @@ def test_a_measured_run_beside_its_baseline(notes):
     assert read(markup(open_page())) == {
         "Accuracy, top-1": ("89.00 %", "−3.00 points (−3.30…−2.70)", "worse", "measured · validation, n = 5,000"),
         "Download": ("2.79 MB", "16.0 × smaller", "better", "measured · on paper 2.71 MB · runs as 5.59 MB"),
-        "Latency": ("1.00 ×", "not distinguishable", "", "2.10 ms (1.90–2.30) · float32 · ◇ another machine"),
+        "Latency": ("1.00 ×", "not distinguishable", "", "2.10 ms (1.90–2.30) · float32, CPU · ◇ another machine"),
         "MACs": ("37.0 M", "unchanged", "", "11.0 M parameters, 2.20 M non-zero"),
     }
 
@@ -67,7 +67,7 @@ TIMED = {"ms_p10": 0.9, "ms_p50": 1.0, "ms_p90": 1.2, "runtime": "onnxruntime-in
 )
 def test_latency_is_a_ratio_with_its_interval(ratio, change, tone):
     row = TIMED | dict(zip(("ratio", "ratio_low", "ratio_high"), ratio))
-    assert read(cards._latency(row, False))["Latency"] == (f"{ratio[0]:.2f} ×", change, tone, "1.00 ms (0.90–1.20) · int8 · this machine")
+    assert read(cards._latency(row, False))["Latency"] == (f"{ratio[0]:.2f} ×", change, tone, "1.00 ms (0.90–1.20) · int8, CPU · this machine")
 
 
 @pytest.mark.parametrize(("bytes_", "change", "tone"), [(500, "2.0 × smaller", "better"), (1250, "1.25 × larger", ""), (1004, "unchanged", "")])

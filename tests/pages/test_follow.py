@@ -135,3 +135,14 @@ def test_a_run_completed_between_two_looks_is_no_failure(notes, session):
     stored = blank_row(work().identity(), state="COMPLETE")
     seen = look(notes, session, work(), "rest", stored)
     assert not seen.problem and seen.again
+
+
+def test_where_no_preview_can_be_had_an_estimate_stands_in_its_place(notes, session):
+    notes.answer = {"estimate": 180.0, "seconds": {}}
+    first = look(notes, session, work(0.61), "drag")
+    assert first.estimate == 180.0 and first.here is None
+    seen = rest(notes, session, work(0.61))
+    assert seen.estimate == 180.0 and seen.running and [entry[0] for entry in notes.asked] == ["preview", "submit"]  # looking longer would not help
+    look(notes, session, work(0.8), "rest")
+    seen = look(notes, session, work(0.62), "drag")
+    assert seen.estimate == 180.0 and seen.stale and seen.here["key"] == work(0.8).recipe.key()

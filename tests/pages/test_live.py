@@ -142,7 +142,7 @@ def test_what_was_timed_here_is_this_machines(notes, graphs):
     notes.store.add_latencies([key | {"threads": 1, "batch": 1, "row": row, "measured_at": 0.0}])
     notes.store.claim(blank_row("the-job", "latency", model="resnet18", dataset="fashion_mnist", owner="test"))  # as the job that timed it changes the store
     page.run()
-    assert read(markup(page))["Latency"][3] == "1.00 ms (0.90–1.10) · float32 · this machine"
+    assert read(markup(page))["Latency"][3] == "1.00 ms (0.90–1.10) · float32, CPU · this machine"
 
 
 def test_the_runs_are_filtered_by_words(notes):
@@ -159,3 +159,10 @@ def test_the_csv_is_the_table():
     table = {"Recipe": ['a "quoted", one', "two\nlines"], "Top-1, %": [90.5, None], "Key": ["k", "−"]}
     read_back = list(csv.DictReader(io.StringIO(drawers._csv(table), newline="")))
     assert read_back == [{"Recipe": 'a "quoted", one', "Top-1, %": "90.5", "Key": "k"}, {"Recipe": "two\nlines", "Top-1, %": "", "Key": "−"}]
+
+
+def test_pictures_too_large_to_preview_show_an_estimate_in_its_place(notes):
+    notes.answer = {"estimate": 240.0, "seconds": {}}
+    page = open_page(step=["magnitude_prune~sparsity~0.61"])
+    assert "too large to preview: 64 pictures take longer than a second" in markup(page) and "<b>≈ 4 min</b>, estimated" in markup(page)
+    assert [entry[0] for entry in notes.asked if entry[0] != "measure"] == ["preview", "submit"]

@@ -20,10 +20,10 @@ _HTML = (
 _component = st.components.v2.component("paretoscope_status", html=_HTML, css=(_HERE / "status.css").read_text(), js=(_HERE / "status.js").read_text())
 
 
-def status(text: str, mood: str = IDLE, *, fraction: float | None = None, detail: str = "", again: float | None = None) -> None:
+def status(text: str, mood: str = IDLE, *, fraction: float | None = None, detail: str = "", again: float | None = None, key: str = "status") -> None:
     """One line. With `again`, the fragment that draws this runs anew after so many seconds."""
     _component(
-        key="status",
+        key=key,
         data={
             "text": text, "mood": mood, "fraction": fraction, "detail": detail, "again_ms": round(1000 * again) if again else None,
             "turn": time.time() if again else 0,  # differs every time, so that the component sees each look

@@ -1,0 +1,54 @@
+"""Which run is meant by a key: the runs of this machine first, then the shipped ones. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from core import gallery, reproduced, students
+from core.errors import BadInput
+from core.machine import machine
+from core.recipe import Recipe
+from core.store import COMPLETE, Store
+from core.work import Work
+
+SHOWN = 4  # of several that are meant
+
+
+def run(key: str, store: Store) -> Work:
+    """The COMPLETE run that has this identity, or whose recipe alone has this key; raises `BadInput`, `NotHere` when its checkpoint is gone."""
+    rows = _known(store)
+    found = [row for row in rows if row["identity"] == key] or list({(row["model"], row["dataset"]): row for row in rows if row["key"] == key}.values())
+    if not found:
+        open_run = store.find(key)
+        said = f"The run {key} is {open_run['state']}" if open_run and open_run["kind"] == "run" else f"There is no complete run {key[:40]!r}"
+        raise BadInput(f"{said}; --run takes the identity of a complete run, or the key of its recipe, as the table of runs and `run --json` give them.")
+    if len(found) > 1:
+        choices = ", ".join(f"{row['identity']} ({row['model']} on {row['dataset']})" for row in found[:SHOWN])
+        raise BadInput(f"{len(found)} runs have the recipe {key}; --run takes the identity of one: {choices}{' …' if len(found) > SHOWN else ''}.")
+    (row,) = found
+    return _same(row)
+
+
+def labels(work: Work, store: Store) -> bytes | None:
+    """The labels that a run of this machine predicted (little-endian uint16); None where they are not kept, and are found again by running it."""
+    row = store.find(work.identity())
+    if row is None or row["state"] != COMPLETE or row["origin"] != "here" or (row["machine"] or {}).get("id") != machine()["id"]:
+        return None
+    return store.predicted(work.identity())
+
+
+def _known(store: Store) -> list[Mapping]:
+    """Runs over the whole validation split, each once."""
+    rows = [*store.rows(split="validation", states=[COMPLETE]), *gallery.runs(), *reproduced.runs(), *students.runs()]
+    return list({row["identity"]: row for row in reversed(rows) if row["split"] == "validation"}.values())
+
+
+def _same(row: Mapping) -> Work:
+    """The work of a row, if the checkpoint, the data and the engine that it was measured with are those that are here now."""
+    work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]))
+    if work.identity() != row["identity"] and row["metrics"]["images"] == row["baseline"]["images"]:
+        raise BadInput(
+            f"The run {row['identity']} was measured with another checkpoint of {row['model']}, other data or another engine than are here now; "
+            f"run its recipe again, and export that."
+        )
+    return work

@@ -1,0 +1,83 @@
+"""ONNX files: float32, float16, and int8 on the recipe's own grids. `core.runtimes.onnx` builds and runs them."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+
+from core.errors import BadInput
+from core.exports.formats import FLOAT16, FLOAT32, INT8, Around, register
+
+SCRIPT = "run_onnx.py"
+
+
+def write_float32(subject, _around: Around) -> bytes:
+    """What accuracy is measured with: rounded activations stay rounded, in float32."""
+    from core.exports import graphs
+    from core.runtimes import onnx as runtime
+
+    module = graphs.plain(subject) if subject.activations else subject.module
+    return _written(lambda: runtime.export_float32(module, subject.architecture.input_size), subject)
+
+
+def write_float16(subject, around: Around) -> bytes:
+    """Weights and arithmetic in float16, pictures and logits in float32; Micikevicius et al. 2018, arXiv:1710.03740, on half precision."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    narrowed = OnnxModel(convert_float_to_float16(onnx.load_from_string(write_float32(subject, around)), keep_io_types=True))
+    narrowed.topological_sort()  # the converter puts the casts at both ends last
+    return narrowed.model.SerializeToString()
+
+
+def write_int8(subject, _around: Around) -> bytes:
+    from core.runtimes import onnx as runtime
+
+    return _written(lambda: runtime.export_int8(subject), subject)
+
+
+def _written(export, subject) -> bytes:
+    """What `export` gives; one sentence for an operator that ONNX lacks."""
+    import torch
+
+    try:
+        return export()
+    except (torch.onnx.errors.OnnxExporterError, NotImplementedError) as error:
+        raise BadInput(f"{subject.architecture.model} cannot be written as ONNX: {lacking(error)}; take safetensors instead.") from None
+
+
+def lacking(error: Exception) -> str:
+    """The first line of what a library says of an operator that it does not have."""
+    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip().splitlines()[0])
+    return " ".join(said.split())[:200].rstrip(". ")
+
+
+def load(data: bytes):
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
+
+    from core.runtimes import onnx as runtime
+
+    try:
+        session = runtime.session(data)
+    except (Fail, InvalidGraph, NotImplemented) as error:
+        raise BadInput(f"ONNX Runtime cannot run this file: {lacking(error)}; take safetensors instead.") from None
+    return lambda pictures: runtime.logits(session, pictures)
+
+
+def _version() -> str:
+    return f"onnxruntime {version('onnxruntime')}"
+
+
+register(
+    name="onnx", title="ONNX, float32", suffix=".onnx", numbers=FLOAT32, runtime="ONNX Runtime", held=True, write=write_float32, load=load, script=SCRIPT,
+    version=_version, about="For ONNX Runtime on any processor, batch norm folded, any number of pictures at once.",
+)  # fmt: skip
+register(
+    name="onnx-fp16", title="ONNX, float16", suffix=".onnx", numbers=FLOAT16, runtime="ONNX Runtime", held=False, write=write_float16, load=load, script=SCRIPT,
+    version=_version, about="Half the bytes; weights and arithmetic in float16, which changes answers a little. Fast where the processor has float16.",
+)  # fmt: skip
+register(
+    name="onnx-int8", title="ONNX, int8", suffix=".onnx", numbers=INT8, runtime="ONNX Runtime", held=True, write=write_int8, load=load, script=SCRIPT,
+    version=_version, about="The recipe’s own 8-bit grids as integers, which ONNX Runtime computes with.",
+)  # fmt: skip

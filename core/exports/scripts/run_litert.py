@@ -1,0 +1,29 @@
+"""Runs MODEL.tflite by numpy and ai-edge-litert alone: python MODEL.tflite.py [--time] PICTURES (image files, which Pillow reads, or .npy of uint8)."""
+
+import importlib, json, platform, sys, time
+from pathlib import Path
+
+import ai_edge_litert
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+MODEL = Path(__file__).with_suffix("")
+SHEET = json.loads(Path(f"{MODEL}.json").read_text(encoding="utf-8"))
+RUNTIME = f"ai-edge-litert {ai_edge_litert.__version__}"
+ABOUT = {"device": platform.node(), "run": SHEET["run"], "format": SHEET["format"], "runtime": RUNTIME, "threads": 1, "batch": 1}
+runner = Interpreter(str(MODEL), num_threads=1).get_signature_runner()
+(given,), (gives,) = runner.get_input_details(), runner.get_output_details()
+run = lambda x: np.concatenate([runner(**{given: picture[None]})[gives] for picture in x])  # (B, 3, S, S) float32 → logits (B, classes)
+size, mode = SHEET["picture"]["size"], "L" if SHEET["picture"]["channels"] == 1 else "RGB"
+mean, std, fit = (np.array(SHEET[name] or 1, np.float32) for name in ("mean", "std", "fit"))
+scaled = lambda x: ((x.reshape(-1, size, size, len(mean)) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)  # of (B, H, W) or (B, H, W, C) uint8
+prepare = lambda x: np.repeat(fit @ scaled(x) @ fit.T if fit.ndim else scaled(x), 3 // len(mean), 1)  # (B, 3, S, S) float32
+near = lambda p, r=SHEET["picture"]["resize"]: p.resize([max(r, int(r * side / min(p.size))) for side in p.size], 2)  # the shorter side becomes r
+middle = lambda p: p.crop([round((side - size) / 2) + more for more in (0, size) for side in p.size])
+image = lambda name: np.asarray(middle(near(importlib.import_module("PIL.Image").open(name).convert(mode))))
+read = lambda name: np.load(name) if name.endswith(".npy") else image(name)
+ticks = lambda x=np.zeros((1, *SHEET["input"][1:]), np.float32): np.diff([time.perf_counter() for _ in range(221) if run(x) is not None])[20:] * 1000
+timed = lambda: ABOUT | dict(zip(("ms_p10", "ms_p50", "ms_p90"), np.percentile(ticks(), (10, 50, 90)).round(4).tolist()))  # after 20 to warm up
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(json.dumps(timed()) if name == "--time" else ", ".join(SHEET["classes"][best] for best in run(prepare(read(name))).argmax(1)))

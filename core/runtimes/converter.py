@@ -1,0 +1,69 @@
+"""Converts a network to TensorFlow Lite in a process of its own: python -m core.runtimes.converter FOLDER float32|float16|int8 INPUT_SIZE PARENT
+
+Reads network.safetensors (and calibration.npy) in the folder and writes model.tflite. The last line on standard error says why it did not.
+Started by `core.exports.tflite` alone, whose process number is PARENT. Imports next to nothing before it is bound to that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+
+
+def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
+    _bound_to(parent)
+    import numpy as np
+    import torch
+
+    from core.exports import graphs
+    from core.exports.formats import FLOAT32, INT8
+
+    torch.set_num_threads(1)
+    network = graphs.read((folder / "network.safetensors").read_bytes())
+    import litert_torch  # takes ten seconds
+
+    made = litert_torch.convert(network, (torch.zeros(1, 3, input_size, input_size),)).model_content()
+    if numbers != FLOAT32:
+        made = _narrowed(made, np.load(folder / "calibration.npy") if numbers == INT8 else None)
+    (folder / "model.tflite").write_bytes(made)
+
+
+def _narrowed(model: bytes, calibration) -> bytes:
+    """float32 → float16 weights, or, with calibration pictures (n, 3, S, S), int8 between float32 pictures and logits."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
+
+    narrowing = quantizer.Quantizer(model)
+    if calibration is None:
+        narrowing.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, 16, QuantGranularity.TENSORWISE, AlgorithmName.FLOAT_CASTING)
+        return bytes(narrowing.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    narrowing.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+        narrowing.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    ((name, ends),) = Interpreter(model_content=model).get_signature_list().items()
+    (given,) = ends["inputs"]
+    ranges = narrowing.calibrate({name: [{given: picture[None]} for picture in calibration]}, num_threads=1)
+    return bytes(narrowing.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+def _bound_to(parent: int) -> None:
+    """Compute on one core only, and end with the process that started this one, even if that left this one suspended."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})  # two of these seldom on one
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before this could be asked for
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

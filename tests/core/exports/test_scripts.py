@@ -1,0 +1,138 @@
+"""The scripts that go with a file, in an interpreter where only the runtime can be imported: answers, preprocessing, time, limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import core
+from core import engine
+from core.datasets import DATASETS, Dataset, load
+from core.exports import FORMATS, Export, make, sheet
+from core.recipe import Recipe
+from core.work import Work
+from tests import clean, five_layers
+
+SCRIPTS = sorted((Path(core.__file__).parent / "exports" / "scripts").glob("run_*.py"))
+COUNT = 60
+
+
+def test_a_script_is_at_most_thirty_lines():
+    assert [path.name for path in SCRIPTS] == sorted(clean.PACKAGES) == sorted({format.script for _name, format in FORMATS.items()} - {None})
+    assert all(len(path.read_text().splitlines()) <= 30 for path in SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    return {script: clean.site(packages, tmp_path_factory.mktemp("sites") / script) for script, packages in clean.PACKAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> dict[str, Path]:
+    """The first pictures of the digits' validation split: as .npy, and with their labels as .npz."""
+    folder, split = tmp_path_factory.mktemp("pictures"), load("digits").split("validation")
+    np.save(folder / "p.npy", split.images[:COUNT, 0])
+    np.savez(folder / "p.npz", images=split.images[:COUNT, 0], labels=split.labels[:COUNT])
+    return {suffix: folder / f"p.{suffix}" for suffix in ("npy", "npz")}
+
+
+@pytest.mark.parametrize(
+    ("format", "steps"),
+    [("onnx-int8", [{"step": "quantize", "weight_bits": 8, "activation_bits": 8}]), pytest.param("safetensors", [], marks=pytest.mark.slow)],
+)
+def test_the_script_gives_the_engines_answers_with_its_runtime_alone(five_layer_checkpoint, sites, pictures, tmp_path, format, steps):
+    asked = Export(Work(five_layers.NAME, "digits", Recipe.from_json({"steps": steps})), format)
+    answers(asked, sites, pictures, tmp_path, right=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(FORMATS.get("tflite").missing() is not None, reason="LiteRT is not here")
+def test_the_script_of_a_tflite_file_does_so_too(five_layer_checkpoint, sites, pictures, tmp_path):
+    answers(Export(Work(five_layers.NAME, "digits"), "tflite"), sites, pictures, tmp_path, right=0.99)
+
+
+def answers(asked: Export, sites, pictures, folder: Path, right: float) -> None:
+    """The script's labels are the engine's, its time is a line of JSON, and the second script holds limits."""
+    made, name = make(asked), f"small{FORMATS.get(asked.format).suffix}"
+    for file, data in made.files(name).items():
+        (folder / file).write_bytes(data)
+    site = sites[FORMATS.get(asked.format).script]
+    done = clean.run(site, folder / f"{name}.py", pictures["npy"], "--time")
+    assert done.returncode == 0, done.stderr
+    classes = load(asked.dataset).source.classes
+    expected = np.frombuffer(engine.run(asked.work).predicted, "<u2")[:COUNT]
+    said = done.stdout.splitlines()[0].split(", ")
+    assert np.mean([label == classes[best] for label, best in zip(said, expected, strict=True)]) >= right
+    timed = clean.last_json(done)
+    assert 0 < timed["ms_p10"] <= timed["ms_p50"] <= timed["ms_p90"] and (timed["run"], timed["threads"], timed["batch"]) == (made.record.identity, 1, 1)
+    assert timed["runtime"].split("+")[0] == made.record.runtime.split("+")[0]
+
+    check = folder / f"{name}.check.py"
+    kept = clean.run(site, check, pictures["npz"], "--min-top1", "50", "--max-bytes", str(len(made.data)), "--max-ms", "10000")
+    assert kept.returncode == 0 and kept.stdout.count("kept:") == 3, kept.stderr
+    missed = clean.run(site, check, pictures["npz"], "--min-top1", "100.1", "--max-bytes", str(len(made.data) - 1), "--max-ms", "0")
+    assert missed.returncode == 1 and missed.stdout.count("MISSED:") == 3
+    unclear = clean.run(site, check, "--min-top1", "50")
+    assert unclear.returncode == 2 and "--min-top1 wants pictures" in unclear.stderr
+
+
+@pytest.mark.parametrize("input_size", [8, 10, 12, 5, 20, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels, tmp_path):
+    """By the lines of the script itself, on noise: padded, as they are, enlarged, and shrunk with antialiasing."""
+    mean, std = (0.3, 0.4, 0.5)[:channels], (0.2, 0.25, 0.3)[:channels]
+    source = dataclasses.replace(DATASETS.get("digits"), channels=channels, size=8, mean=mean, std=std)
+    dataset = Dataset(source, source.read() if channels == 1 else {name: (np.repeat(x, 3, 1), y) for name, (x, y) in source.read().items()})
+    noise = np.random.default_rng(0).integers(0, 256, (4, channels, 8, 8), np.uint8)
+    told = sheet.sheet(source, input_size, Work("squeezenet1_1", "fashion_mnist"), FORMATS.get("onnx"))
+    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, mode", "mean, std", "scaled", "prepare"))]
+    known = {"np": np, "SHEET": json.loads(json.dumps(told))}
+    exec("\n".join(lines), known)
+    expected = dataset.prepare(noise, input_size).numpy()
+    found = known["prepare"](noise.transpose(0, 2, 3, 1))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2e-5)
+    if channels == 1:
+        np.testing.assert_array_equal(found, known["prepare"](noise[:, 0]))
+
+
+def test_image_files_are_read_by_pillow(five_layer_checkpoint, tmp_path):
+    """In the tests' own interpreter, which has Pillow."""
+    import subprocess
+    import sys
+
+    from PIL import Image
+
+    asked = Export(Work(five_layers.NAME, "digits"), "onnx")
+    for file, data in make(asked).files("m.onnx").items():
+        (tmp_path / file).write_bytes(data)
+    split = load("digits").split("validation")
+    np.save(tmp_path / "p.npy", split.images[:3, 0])
+    for number in range(3):
+        Image.fromarray(split.images[number, 0]).save(tmp_path / f"{number}.png")
+    given = [str(tmp_path / f"{number}.png") for number in range(3)]
+    done = subprocess.run([sys.executable, str(tmp_path / "m.onnx.py"), str(tmp_path / "p.npy"), *given], capture_output=True, text=True, check=True)
+    together, *apart = done.stdout.splitlines()
+    assert together.split(", ") == apart and len(apart) == 3
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if path.name.startswith("run_")], ids=lambda path: path.name)
+@pytest.mark.parametrize("shape", [(60, 41), (41, 60), (32, 32), (20, 300)])
+def test_a_photograph_is_cut_as_an_import_cuts_it(path, shape, tmp_path):
+    """By the script's own two lines, against what pictures of that preparation were decoded with."""
+    from PIL import Image
+
+    from core.datasets.preparation import Preparation
+
+    preparation = Preparation(resize=36, crop=32)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)).save(tmp_path / "one.png")
+    lines = [line for line in path.read_text().splitlines() if line.startswith(("near =", "middle ="))]
+    known = {"SHEET": {"picture": {"resize": 36}}, "size": 32}
+    exec("\n".join(lines), known)
+    with Image.open(tmp_path / "one.png") as picture:
+        seen = np.asarray(known["middle"](known["near"](picture)))
+    assert np.array_equal(seen.transpose(2, 0, 1), preparation.square(tmp_path / "one.png"))
