@@ -11,7 +11,7 @@ import sys
 import traceback
 import warnings
 
-from core.commands import cluster, export, floor, gallery, import_, layers, listing, measure, papers, train
+from core.commands import cluster, devices, export, floor, gallery, import_, latency, layers, listing, measure, papers, size, study_report, train
 from core.commands.options import Parser
 from core.commands.terminal import say
 from core.errors import ParetoscopeError
@@ -27,7 +27,7 @@ def parser() -> Parser:
         epilog="`python -m core COMMAND --help` explains one command. `make dashboard` opens the same engine in a browser.",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command", parser_class=Parser)
-    for group in (listing, import_, train, measure, export, floor, layers, cluster, gallery, papers):
+    for group in (listing, import_, train, measure, export, floor, layers, size, latency, devices, cluster, gallery, papers, study_report):
         group.add(commands)
     return top
 

@@ -8,6 +8,7 @@ vgg16), and get zeros only once their last shapes are known.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import dataclass, field, replace
@@ -125,15 +126,16 @@ class Architecture:
 _FITS: dict[str, None] = {}
 
 
-def probe(module: nn.Module, input_size: int, batch: int = 1) -> torch.Tensor:
+def probe(module: nn.Module, input_size: int, batch: int = 1, within: contextlib.AbstractContextManager = contextlib.nullcontext()) -> torch.Tensor:
     """The output of `module` for pictures (batch, 3, S, S), on the meta device: shapes only, no arithmetic, weights untouched.
 
-    Forward hooks run. Raises what torch raises when shapes do not fit.
+    Forward hooks run, and the pass itself inside `within`. Raises what torch raises when shapes do not fit.
     """
     tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
-    with torch.no_grad():
-        return torch.func.functional_call(module, tensors, torch.empty(batch, 3, input_size, input_size, dtype=dtype, device="meta"))
+    pictures = torch.empty(batch, 3, input_size, input_size, dtype=dtype, device="meta")
+    with torch.no_grad(), within:
+        return torch.func.functional_call(module, tensors, pictures)
 
 
 def allocate(module: nn.Module) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from core.architecture import Architecture
 from core.coding import Coded, Raw, decode
-from core.entries import STREAMS, Cursor, check_entry, expect, in_order, plan, read_weight, shaped, whole
+from core.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, read_weight, shaped, whole
 from core.errors import BadArtifact
 from core.grids import Uniform
 from core.home import write_whole
@@ -67,6 +67,18 @@ class Packed:
     @property
     def size(self) -> int:
         return len(self.data)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """So many bytes of a packed file in a row: of which tensor ("" for the whole file's), and what they hold.
+
+    `kind` is one of `core.entries.CONTENTS` for what has a state, "floats" for what has none, "counters" or "header".
+    """
+
+    tensor: str
+    kind: str
+    length: int
 
 
 def write(subject: Compressed, path: Path | None = None, recipe: Recipe | None = None, about: dict | None = None) -> Packed:
@@ -111,15 +123,7 @@ def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed
 
     With `expect`, also for a file that holds another architecture.
     """
-    header, body = _open(source)
-    try:
-        architecture = Architecture.from_json(header["architecture"])
-        layout = _layout(json.dumps(architecture.to_json()))
-    except (ValueError, TypeError, RuntimeError) as error:  # torchvision's own refusals, such as an input size that does not divide
-        raise BadArtifact(f"The file's architecture cannot be built ({str(error).splitlines()[0]}).") from None
-    if expect is not None and architecture != expect:
-        raise BadArtifact(f"This file holds {_named(architecture)}, not {_named(expect)}.")
-    _check_layout(header, layout, len(body))
+    header, body, architecture = _checked(source, expect)
     module = architecture.build()
     cursor = Cursor(body)
     weights, books = {}, []
@@ -134,6 +138,18 @@ def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed
             parameter.copy_(weight.value())
         weights[name] = replace(weight, latent=parameter.detach())
     return subject
+
+
+def streams(data: bytes) -> list[Stream]:
+    """What each byte of a packed file is for, in the file's order: their lengths add up to the file's own. Raises `BadArtifact`."""
+    header, body, architecture = _checked(data)
+    _fingerprint, names, lengths, _others = _layout(json.dumps(architecture.to_json()))
+    names = [*names, *header["extra"]]
+    found = [Stream("", "header", len(data) - len(body) - CHECKSUM_BYTES)]
+    for name, entry in zip(names, header["weights"], strict=True):
+        found += [Stream(name, kind, length) for kind, length in zip(CONTENTS[entry[0]], entry[-STREAMS[entry[0]] :], strict=True)]
+    found += [Stream(name, "floats", 4 * count) for name, count in lengths.items() if name not in names]
+    return [*found, Stream("", "counters", header["integers"]), Stream("", "header", CHECKSUM_BYTES)]
 
 
 def describe(source: Path | bytes) -> dict:
@@ -197,6 +213,20 @@ def _fingerprint(module: nn.Module) -> str:
 
 def _checksum(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES).digest()
+
+
+def _checked(source: Path | bytes, expect: Architecture | None = None) -> tuple[dict, bytes, Architecture]:
+    """Header, streams and architecture of a packed file, once they are known to fit each other; raises `BadArtifact`."""
+    header, body = _open(source)
+    try:
+        architecture = Architecture.from_json(header["architecture"])
+        layout = _layout(json.dumps(architecture.to_json()))
+    except (ValueError, TypeError, RuntimeError) as error:  # torchvision's own refusals, such as an input size that does not divide
+        raise BadArtifact(f"The file's architecture cannot be built ({str(error).splitlines()[0]}).") from None
+    if expect is not None and architecture != expect:
+        raise BadArtifact(f"This file holds {_named(architecture)}, not {_named(expect)}.")
+    _check_layout(header, layout, len(body))
+    return header, body, architecture
 
 
 def _open(source: Path | bytes) -> tuple[dict, bytes]:

@@ -14,34 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core import pareto
-from core.points import FAMILIES, MEASURED, PREVIEW, bytes_words, count_words, signed, times_words
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An objective that is better when smaller, drawn by its logarithm."""
-
-    name: str
-    title: str
-    suffix: str
-    help: str
-
-    def words(self, value: float | None) -> str:
-        if self.suffix == "B":
-            return bytes_words(value)
-        return times_words(value) if self.suffix == "×" else count_words(value)
-
-
-AXES = {
-    axis.name: axis
-    for axis in (
-        Axis("artifact_bytes", "Download", "B", "Bytes of the packed file, entropy coded: what a person downloads."),
-        Axis("deployed_bytes", "Runs as", "B", "Bytes of the file that the runtime loads (.onnx)."),
-        Axis("paper_bytes", "On paper", "B", "Bytes that the encodings need in theory, as papers count them."),
-        Axis("macs", "MACs", "", "Multiply-accumulate operations for one picture. Zeros scattered among the weights do not lower them."),
-        Axis("ratio", "Latency ratio", "×", "Median time for one picture, divided by the baseline's in the same session. Below 1 is faster."),
-    )
-}
+from core.axes import AXES, ON_DEVICE, Axis
+from core.points import FAMILIES, MEASURED, PREVIEW, count_words, signed
 
 
 @dataclass(frozen=True)
@@ -110,7 +84,7 @@ def figure(
         y_range[1] = max(y_range[1], live["top1_high"] + 0.1)
     data = [_front_line([row for row, on in zip(rows, on_front) if on], x, "Front", {"color": FRONT, "width": 1.6}, x_range)]
     data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
-    if others and x != "ratio":  # a ratio is to each model's own baseline
+    if others and not AXES[x].relative:  # a ratio is to each model's own baseline
         common = [row for row in [*rows, *others] if row.get(x) and row.get("top1") is not None]
         best = [row for row, on in zip(common, pareto.front(common, {"top1": pareto.MAX, x: pareto.MIN})) if on]
         data.append(_front_line(best, x, "Front of all models", {"color": theme.muted, "width": 1.4, "dash": "dot"}, x_range) | {"mode": "lines+markers"})
@@ -124,13 +98,14 @@ def figure(
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
     data += _pins(pins, x, theme)
     data += _here(live, x, theme)
-    return {"data": data, "layout": _layout(x, x_range, y_range, theme)}
+    device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
+    return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device)}
 
 
 def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, ties, theme: Theme) -> dict:
     """One trace: solid where on the front, pale where dominated, grey where a budget rules it out."""
     colour, symbol = STYLES[name]
-    timed = x == "ratio" or third == "ratio"
+    timed = AXES[x].relative or (third is not None and AXES[third].relative)
     marks = []
     for row, on, size in zip(rows, on_front, sizes):
         out, glows = fits is not None and row["id"] not in fits, row["id"] in lit
@@ -226,7 +201,12 @@ def hover(row: Mapping, x: str) -> str:
         where = ", another machine" if row["elsewhere"] else ""
         lines.append(f"Latency {row['ratio']:.2f} × ({row['ratio_low']:.2f}…{row['ratio_high']:.2f}), {row['runtime']}{where}")
     if row.get("macs"):
-        lines.append(f"MACs {count_words(row['macs'])}")
+        lines.append(
+            f"MACs {count_words(row['macs'])}"
+            + (f" · activations {AXES['activation_bytes'].words(row['activation_bytes'])}" if row.get("activation_bytes") else "")
+        )
+    if row.get(ON_DEVICE):
+        lines.append(f"{row['device']}: {AXES[ON_DEVICE].words(row[ON_DEVICE])}, estimated; {row['device_validated']}")
     return "<br>".join(lines)
 
 
@@ -249,7 +229,7 @@ def _ranges(rows, must, x: str) -> tuple[list[float], list[float]]:
         return [4.0, 8.0], [0.0, 100.0]
     logs = np.log10([row[x] for row in rows])
     low, high = math.floor(4 * (logs.min() - 0.08)) / 4, math.ceil(4 * (logs.max() + 0.08)) / 4
-    if x == "ratio":
+    if AXES[x].relative:
         low, high = min(logs.min() - 0.05, -0.3), max(logs.max() + 0.05, 0.1)
     heights = np.array([row["top1"] for row in rows])
     shown = heights[heights >= heights.max() - 15]
@@ -259,30 +239,31 @@ def _ranges(rows, must, x: str) -> tuple[list[float], list[float]]:
     return [low, high], [bottom, heights.max() + max(0.4, 0.06 * (heights.max() - bottom))]
 
 
-def _layout(x: str, x_range, y_range, theme: Theme) -> dict:
+def _layout(x: str, x_range, y_range, theme: Theme, title: str) -> dict:
     axis = AXES[x]
     line = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside", "tickcolor": theme.grid, "ticklen": 4, "automargin": True}
     return {
         "uirevision": "explorer", "hovermode": "closest", "dragmode": "zoom", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": theme.ink, "size": 12}, "margin": {"l": 52, "r": 14, "t": 46, "b": 42},  # the tool bar is above the legend
         "xaxis": {
-            "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{axis.title}, log scale", "standoff": 8},
+            "type": "log", "range": x_range, "autorange": False, "uirevision": x, "title": {"text": f"{title}, log scale", "standoff": 8},
             **_ticks(axis, x_range), **line,
         },
         "yaxis": {"range": y_range, "autorange": False, "uirevision": "top1", "title": {"text": "Top-1 accuracy", "standoff": 6}, "ticksuffix": " %", **line},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11.5}, "itemsizing": "constant"},
         "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
-        "shapes": [_one(theme)] if x == "ratio" else [],
+        "shapes": [_one(theme)] if AXES[x].relative else [],
     }  # fmt: skip
 
 
 def _ticks(axis: Axis, x_range=(0, 2)) -> dict:
     """1, 2 and 5 of every decade in words, more where less than one is shown; plotly's own labels leave the unit out between decades."""
-    decades = range(-2, 3) if axis.suffix == "×" else range(2, 12)
+    decades = {"×": range(-2, 3), "ms": range(-3, 7)}.get(axis.suffix, range(2, 12))
     digits = (1, 2, 5) if x_range[1] - x_range[0] > 1 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     places = [digit * 10.0**decade for decade in decades for digit in digits]
-    words = [f"{place:g} ×" for place in places] if axis.suffix == "×" else [_short(place, axis.suffix) for place in places]
-    zoomed = {"tickformat": ".2~f", "ticksuffix": " ×"} if axis.suffix == "×" else {"tickformat": "~s", "ticksuffix": axis.suffix}
+    plain = axis.suffix in ("×", "ms")
+    words = [f"{place:g} {axis.suffix}" for place in places] if plain else [_short(place, axis.suffix) for place in places]
+    zoomed = {"tickformat": ".2~f", "ticksuffix": f" {axis.suffix}"} if plain else {"tickformat": "~s", "ticksuffix": axis.suffix}
     return {"tickmode": "array", "tickvals": places, "ticktext": words} | zoomed
 
 

@@ -166,9 +166,9 @@ class Cluster:
         return self._submit_job({"op": "submit"} | given | columns)
 
     def examine(self, asked: Any, lane: str | None = None) -> dict:
-        """Measure what a `core.sensitivity.Sensitivity` or `core.layers.Layers` asks for, as a job of that kind; `examined` gives the result.
+        """Measure what a `core.sensitivity.Sensitivity`, `core.layers.Layers`, `core.size_parts.SizeParts` or `core.timings.Timings` asks for.
 
-        Returns the job's row, COMPLETE at once while the result is kept. A newer one in a lane takes the place of the former.
+        `examined` gives the result. Returns the job's row, COMPLETE at once while the result is kept. A newer one in a lane takes the place of the former.
         """
         asked.check()
         identity, columns = asked.identity(), {"model": asked.model, "dataset": asked.dataset}

@@ -17,6 +17,8 @@ from scipy.linalg.blas import dsymv
 PANEL = 32  # columns that are reduced in one turn
 VECTORS = 256  # eigenvectors of T in one turn
 CLOSE = 1e-6  # times the largest: eigenvectors of eigenvalues farther apart come out orthogonal by themselves, to 1e-10
+ORTHOGONAL = 1e-8  # at most, between two vectors of a piece
+LEAST_LEFT = 0.1  # of the length of an eigenvector, when what others have found of its space is taken away
 NO_LARGER = 1e-14  # times the largest: an eigenvalue of this size is 0 to the precision of float64
 Turn = Callable[[], contextlib.AbstractContextManager]
 
@@ -28,7 +30,7 @@ def eigh(matrix: np.ndarray, turn: Turn = contextlib.nullcontext) -> tuple[np.nd
     """
     try:
         return _in_pieces(matrix, turn)
-    except np.linalg.LinAlgError:  # hundreds of equal eigenvalues, which weights hardly have: LAPACK's vectors of T do not converge
+    except np.linalg.LinAlgError:  # hundreds of equal eigenvalues, which weights hardly have: the vectors of T do not converge, or overlap
         with turn():
             values, vectors = np.linalg.eigh(matrix)
             return values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
@@ -46,6 +48,8 @@ def _in_pieces(matrix: np.ndarray, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
             _values, part = eigh_tridiagonal(diagonal, beside, select="i", select_range=(low, high - 1), lapack_driver="stemr")
             near = int(np.searchsorted(values[first:low], values[low] - CLOSE * values[-1])) + first
             vectors[:, low:high] = _apart(part, vectors[:, near:low]) if near < low else part
+            if np.abs(part.T @ part - np.eye(high - low)).max() > ORTHOGONAL:
+                raise np.linalg.LinAlgError("the vectors of a cluster are not orthogonal")
     for start, panel, triangle in reversed(reflections):
         for low in range(first, size, 8 * VECTORS):
             with turn():
@@ -105,10 +109,14 @@ def _triangle(panel: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def _apart(part: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Eigenvectors (n, k) made orthogonal to those of nearly the same eigenvalues that another piece has found."""
+    """Eigenvectors (n, k) made orthogonal to those of nearly the same eigenvalues that another piece has found.
+
+    Raises `LinAlgError` where little is left of one: both pieces have found the same direction of a space that many share.
+    """
     for _ in range(2):
-        part = part - near @ (near.T @ part)
-        part, _triangle = np.linalg.qr(part)
+        part, triangle = np.linalg.qr(part - near @ (near.T @ part))
+        if np.abs(np.diag(triangle)).min() < LEAST_LEFT:
+            raise np.linalg.LinAlgError("the pieces of a cluster overlap")
     return part
 
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import kept
+from core import graphs, kept
 from core.datasets import load
 from core.machine import machine
 from core.recipe import GRID, STRUCTURE, TRAIN, digest
 from core.work import Work
 
 if TYPE_CHECKING:
+    from core.artifact import Packed
     from core.metrics.accuracy import Predictions
     from core.weights import Compressed
 
@@ -108,7 +109,7 @@ def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullc
     """
     hooks = Hooks(turn, exclusive, report, book)
     base = loaded(work.model, work.dataset, work.checkpoint.hash)
-    subject = _shaped(work, hooks)
+    subject = shaped(work, hooks)
     found: dict = {}
     _add_latencies(found, subject, base, hooks)
     return found
@@ -189,7 +190,7 @@ def _untrained(work: Work, hooks: Hooks, images_at_most: int | None = None) -> t
     return subject, any(trains[first:])
 
 
-def _shaped(work: Work, hooks: Hooks) -> Compressed:
+def shaped(work: Work, hooks: Hooks) -> Compressed:
     """A model of the shapes and grids that the recipe ends with, the values of its weights aside: what decides how long it takes.
 
     Behind the last structural step that is the grids alone, found as quickly as for a preview.
@@ -331,11 +332,17 @@ def _known_predictions(key: str, labels: np.ndarray) -> Predictions | None:
 
 
 def _sizes(subject: Compressed, work: Work, path: Path | None) -> dict:
-    from core import artifact
     from core.metrics import size
 
-    packed = artifact.write(subject, path, work.recipe, about(work)).size
-    return {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed, "deployed_bytes": None}
+    packed_file = packed(subject, work, path)
+    return {"paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed_file.size, "deployed_bytes": None} | graphs.figures(subject)
+
+
+def packed(subject: Compressed, work: Work, path: Path | None = None) -> Packed:
+    """The packed file of a run as it is downloaded, which tells its recipe, dataset and classes; written to `path` if that is given."""
+    from core import artifact
+
+    return artifact.write(subject, path, work.recipe, about(work))
 
 
 def about(work: Work) -> dict:
@@ -366,7 +373,7 @@ def _provenance(subject: Compressed) -> dict[str, str]:
     bits = {weight.grid.bits for weight in subject.weights.values() if weight.grid is not None}
     runs_as_int8 = bool(subject.activations) and int8_possible(subject) is None
     simulated = bool(subject.activations) and not runs_as_int8 or bool(bits - {8, 16})
-    counted = ("parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes", "latencies")
+    counted = ("parameters", "nonzero", "macs", "activation_bytes", "paper_bytes", "artifact_bytes", "deployed_bytes", "latencies")
     return dict.fromkeys(("top1", "top5"), "simulated" if simulated else "measured") | dict.fromkeys(counted, "measured")
 
 

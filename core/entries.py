@@ -25,7 +25,12 @@ from core.grids import FLOATS, Codebook, Floats, Grid, Signs, Uniform
 from core.weights import Weight
 
 FIELDS = {"dense": 2, "masked": 1, "grid": 5, "groups": 6, "signs": 4, "codebook": 3, "floats": 3}  # in an entry, before the lengths of its streams
-STREAMS = {"dense": 1, "masked": 2, "grid": 4, "groups": 4, "signs": 3, "codebook": 3, "floats": 3}  # positions, values, and what scales or entries take
+CONTENTS = {  # of an entry's streams, in their order
+    "dense": ("values",), "masked": ("positions", "values"), "grid": ("positions", "values", "zero points", "scales"),
+    "groups": ("positions", "values", "zero points", "scales"), "signs": ("positions", "values", "scales"), "codebook": ("positions", "values", "codebooks"),
+    "floats": ("positions", "values", "scales"),
+}  # fmt: skip
+STREAMS = {kind: len(contents) for kind, contents in CONTENTS.items()}
 
 
 def plan(weight: Weight, value: Tensor, books: dict[int, int]) -> tuple[list, list[tuple[str, Any]]]:
@@ -36,7 +41,7 @@ def plan(weight: Weight, value: Tensor, books: dict[int, int]) -> tuple[list, li
     grid, mask = weight.grid, weight.mask
     if grid is None:
         return _plan_floats(in_order(value), mask is not None)
-    codes = _numbers(grid)
+    codes = code_numbers(grid)
     positions, values = plan_sparse(in_order(codes if mask is None else codes * mask))
     streams = [("positions", positions or Raw(np.zeros(0))), ("values", values)]
     if isinstance(grid, Codebook):
@@ -55,7 +60,7 @@ def plan(weight: Weight, value: Tensor, books: dict[int, int]) -> tuple[list, li
     return ["groups" if grouped else "grid", mask is not None, grid.bits, grid.symmetric, spread, *grouped], [*streams, ("scales", zeros), ("scales", scales)]
 
 
-def _numbers(grid: Grid) -> Tensor:
+def code_numbers(grid: Grid) -> Tensor:
     """A grid's codes as whole numbers, 0 for exact 0."""
     if isinstance(grid, Floats):
         return grid.codes.view(torch.int8 if grid.dtype == "float8" else torch.int16)

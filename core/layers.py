@@ -111,7 +111,7 @@ def measure(asked: Layers, *, turn=contextlib.nullcontext, report: Callable[[dic
         told, notes = _weight(base, after, path, turn)
         before, now = figures[0][path], figures[1].get(path)
         gone = now is None or (not now["parameters"] and told["after_shape"] is None)
-        form = _form(base.module.get_submodule(path))
+        form = form_of(base.module.get_submodule(path))
         entries.append({"layer": path, "form": form, "before": before, "after": None if gone else now, "weight": told, "notes": notes})
         report({"stage": "evaluate", "fraction": COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(paths)})
     return {
@@ -134,20 +134,20 @@ def _figures(subject: Compressed, paths: list[str]) -> dict[str, dict]:
     }  # fmt: skip
     found = {path: dict.fromkeys(FIGURES, 0) for path in paths}
     parameters = dict(module.named_parameters())
-    for name, path in _owners(paths, parameters).items():
+    for name, path in owners(paths, parameters).items():
         raw = 4 * parameters[name].numel()
         of = found[path]
         of["parameters"] += parameters[name].numel()
         of["nonzero"] += nonzeros(parameters[name])
         of["paper_bytes"] += paper.get(name, raw)
         of["artifact_bytes"] += packed.weights.get(name, raw)
-    for name, path in _owners(paths, macs.layers).items():
+    for name, path in owners(paths, macs.layers).items():
         found[path]["macs"] += macs.layers[name]
     rest = {name: total[name] - sum(of[name] for of in found.values()) for name in FIGURES}
     return found | {"rest": rest, "total": total}
 
 
-def _owners(paths: list[str], names: Iterable[str]) -> dict[str, str]:
+def owners(paths: list[str], names: Iterable[str]) -> dict[str, str]:
     """Name of a parameter or layer → the innermost of `paths` that it belongs to; what belongs to none is left out."""
     known, owners = set(paths), {}
     for name in names:
@@ -192,7 +192,7 @@ def _at(module: nn.Module, path: str) -> nn.Module | None:
     return layer if isinstance(layer, (nn.Conv2d, nn.Linear, nn.MultiheadAttention, nn.Sequential)) else None
 
 
-def _form(layer: nn.Module) -> str:
+def form_of(layer: nn.Module) -> str:
     """`3×3 convolution, 64 → 128`, `linear, 512 → 10`."""
     from torch import nn
 

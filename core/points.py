@@ -15,7 +15,23 @@ MEASURED, PREVIEW = "measured", "preview"
 FAMILIES = (
     "Baseline", "Other steps", "Fewer bits", "int8", "Weights pruned", "Pruned, fewer bits", "Low rank", "Channels removed", "Fine-tuned", "Distilled",
 )  # fmt: skip
-FIGURES = ("top1", "top1_low", "top1_high", "top5", "images", "parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes", "deployed_bytes")
+FIGURES = (
+    "top1",
+    "top1_low",
+    "top1_high",
+    "top5",
+    "images",
+    "parameters",
+    "nonzero",
+    "macs",
+    "activation_bytes",
+    "paper_bytes",
+    "artifact_bytes",
+    "deployed_bytes",
+)
+
+
+RUNTIMES = {"float32": "onnxruntime-float32", "int8": "onnxruntime-int8", "pytorch": "pytorch-float32"}
 
 
 def family(recipe: Recipe) -> str:
@@ -95,17 +111,19 @@ def point(row: Mapping, *, state: str = MEASURED, elsewhere: bool = False) -> di
     """One flat row of a result's JSON form. `elsewhere` says that its latency is another machine's.
 
     Keys: `id` (model/key), `model`, `dataset`, `key`, `recipe` (JSON), `words`, `family`, `state`, `split`, `elsewhere`, every one of
-    `FIGURES`, `ratio`, `ratio_low`, `ratio_high`, `ms_p10`, `ms_p50`, `ms_p90`, `runtime`, `gained` (points against the baseline),
-    `gained_low`, `gained_high`, `provenance` and `notes`. What was not measured is None.
+    `FIGURES`, `operators` (the key of its graph), `ratio`, `ratio_low`, `ratio_high`, a `ratio_` for each of `RUNTIMES`, `ms_p10`, `ms_p50`,
+    `ms_p90`, `runtime`, `gained` (points against the baseline), `gained_low`, `gained_high`, `provenance` and `notes`. What was not measured is None.
     """
     recipe = Recipe.from_json(row["recipe"])
     metrics, difference, timing = row["metrics"], row.get("difference") or {}, latency(row["metrics"]) or {}
     key = row.get("key") or recipe.key()
+    ratios = {entry["runtime"]: entry.get("ratio") for entry in metrics.get("latencies") or []}
     return {
         "id": f"{row['model']}/{key}", "model": row["model"], "dataset": row["dataset"], "key": key, "recipe": row["recipe"],
         "words": words(recipe), "family": family(recipe), "state": state, "split": row.get("split", "validation"), "elsewhere": elsewhere,
         **{name: metrics.get(name) for name in FIGURES},
         **{name: timing.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")},
+        **{f"ratio_{name}": ratios.get(runtime) for name, runtime in RUNTIMES.items()}, "operators": metrics.get("graph"),
         "gained": difference.get("top1"), "gained_low": difference.get("low"), "gained_high": difference.get("high"),
         "provenance": metrics.get("provenance", {}), "notes": metrics.get("notes", []),
         "machine": (row.get("machine") or {}).get("cpu"), "date": row.get("date"), "seconds": row.get("seconds") or {},
@@ -140,6 +158,13 @@ def count_words(count: float | None) -> str:
 def times_words(times: float | None) -> str:
     """A ratio: `36.8 ×`, `0.52 ×`."""
     return "–" if times is None else f"{_three(times)} ×"
+
+
+def ms_words(ms: float | None) -> str:
+    """`14.2 ms`, `0.31 ms`, `2.40 s`; a dash for nothing."""
+    if ms is None:
+        return "–"
+    return f"{_three(ms / 1000)} s" if ms >= 1000 else f"{_three(ms)} ms"
 
 
 def signed(value: float, digits: int = 2) -> str:

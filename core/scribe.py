@@ -63,8 +63,8 @@ class Job:
 
     @property
     def is_quick(self) -> bool:
-        """A slider's run, or the layers of one: what must not wait behind trainings."""
-        return self.kind in ("run", "layers") and bool(self.lanes) and not self.trains
+        """A slider's run, or the layers, bytes or latencies of one: what must not wait behind trainings."""
+        return self.kind in ("run", "layers", "size", "timings") and bool(self.lanes) and not self.trains
 
 
 class Scribe:

@@ -219,7 +219,7 @@ def _import(request: dict, job: Job) -> dict:
 
 
 def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
-    """What `core.sensitivity` or `core.layers` measures; the result is the file that keeps it, written by the office."""
+    """What `core.sensitivity`, `core.layers`, `core.size_parts` or `core.graphs` measures; the result is the file that keeps it, written by the office."""
     examiner = importlib.import_module(module)
     asked = getattr(examiner, kind).from_json(request)
     with job.turn():
@@ -239,10 +239,27 @@ def _export(request: dict, job: Job) -> dict:
     return {"state": COMPLETE, "result": {}, "kept": (asked.shelf, asked.kept_as(), made.kept())}
 
 
+def _timings(request: dict, job: Job) -> dict:
+    """What `core.timings` measures; its rows also go to the book, for every run with the same graph."""
+    from core import timings
+    from core.machine import machine
+
+    asked = timings.Timings.from_json(request)
+    with job.turn():
+        _use_threads(1)
+    book = LatencyBook(_store(), job.send, machine()["id"])
+    try:
+        result = timings.measure(asked, turn=job.turn, exclusive=job.exclusive, report=job.report, book=book)
+    finally:
+        _use_threads(1)
+    return {"state": COMPLETE, "result": {}, "kept": ("layers", f"{job.identity}.json", json.dumps(result, separators=(",", ":")).encode())}
+
+
 _KINDS: dict[str, Callable[[dict, Job], dict]] = {
     "run": _run, "latency": _timing, "training": _training, "fetch": _fetch, "import": _import,
     "sensitivity": functools.partial(_examination, "core.sensitivity", "Sensitivity"), "layers": functools.partial(_examination, "core.layers", "Layers"),
-    "answers": _teacher_answers, "export": _export,
+    "answers": _teacher_answers, "graph": functools.partial(_examination, "core.graphs", "Asked"), "export": _export,
+    "size": functools.partial(_examination, "core.size_parts", "SizeParts"), "timings": _timings,
 }  # fmt: skip
 
 

@@ -23,8 +23,11 @@ LIGHT = (
     "core.sensitivity", "core.layers", "core.layer_charts", "core.commands.layers",
     "core.students", "core.distill_charts", "core.answers",
     "core.exports", "core.exports.chosen", "core.runtimes.litert", "core.commands.export",
-    "core.papers", "core.reproduced", "core.paper_figures", "core.commands.papers",
+    "core.devices", "core.roofline", "core.calibration", "core.graphs", "core.estimates", "core.measured_there", "core.device_charts", "core.axes",
+    "core.commands.devices", "core.papers", "core.reproduced", "core.paper_figures", "core.commands.papers",
     "core.importing", "core.commands.import_",
+    "core.timings", "core.timing_charts", "core.operators", "core.runtimes.timed", "core.commands.latency",
+    "core.size_parts", "core.size_charts", "core.commands.size", "core.study", "core.study_report", "core.commands.study_report",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 
@@ -120,7 +123,7 @@ def test_nothing_is_pickled(path):
     assert not loads or path.name == "import_.py" and all("weights_only=True" in line for line in loads)  # a person's own file, by its owner
 
 
-def test_the_first_page_is_drawn_without_pandas():
+def test_the_first_page_is_drawn_without_torch_or_pandas():
     """Streamlit imports it as soon as a list is given to a component, which would cost the first page a second."""
     script = """
 import sys

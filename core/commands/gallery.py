@@ -16,6 +16,7 @@ def add(commands) -> None:
     gallery.add_argument("--build", action="store_true", help="run what is missing, one at a time, into assets/gallery")
     gallery.add_argument("--no-latency", action="store_true", help="with --build: leave the latencies for a later call, on a quiet machine")
     gallery.add_argument("--students", action="store_true", help="the shipped students, with their teacher and alone, in place of the gallery")
+    gallery.add_argument("--graphs", action="store_true", help="count the graph of every shipped run that has none yet (for developers; after --build)")
     options.json_flag(gallery)
     gallery.set_defaults(act=show)
 
@@ -24,6 +25,13 @@ def show(given) -> None:
     from core import gallery
     from core.errors import UnknownName
 
+    if given.graphs:
+        from core.commands.threads import use_threads
+        from core.turns import Turns
+
+        use_threads(1)
+        gallery.add_graphs(terminal.say, turn=Turns().compute)
+        gallery.runs.cache_clear()
     if given.students:
         show_students(given)
         return

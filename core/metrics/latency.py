@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from core.weights import Compressed
 
 FLOAT32, INT8, EAGER = "onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"
-PACKAGE = {FLOAT32: "onnxruntime", INT8: "onnxruntime", EAGER: "torch"}
 WARM_UP_SECONDS = 0.1
 BLOCKS = 15  # of each side, taking turns
 BLOCK_SECONDS = 0.03
@@ -57,8 +56,11 @@ class Memory:
 
 def signature(subject: Compressed, runtime: str, threads: int = 1, batch: int = 1) -> str:
     """16 hexadecimal digits over what decides how long a graph takes; not over values, scattered zeros or codebooks."""
-    facts: list = [subject.architecture.to_json(), runtime, version(PACKAGE[runtime]), threads, batch]
-    if runtime == INT8:
+    from core.runtimes.timed import RUNTIMES
+
+    entry = RUNTIMES.get(runtime)
+    facts: list = [subject.architecture.to_json(), runtime, version(entry.package), threads, batch]
+    if entry.on_grids:
         facts += [sorted(name for name, weight in subject.weights.items() if weight.grid is not None), sorted(subject.activations)]
     return digest(json.dumps(facts, sort_keys=True))
 
@@ -75,7 +77,7 @@ def latencies(
 
     book = book or _MEMORY
     kinds = [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]
-    rows = [_row(kind, subject, base, book, exclusive, turn) for kind in kinds]
+    rows = [{name: value for name, value in row(kind, subject, base, book, exclusive, turn).items() if name != "blocks"} for kind in kinds]
     runs_as = INT8 if INT8 in kinds else FLOAT32
     return rows, next(row["file_bytes"] for row in rows if row["runtime"] == runs_as)
 
@@ -83,35 +85,31 @@ def latencies(
 _MEMORY = Memory()
 
 
-def _row(runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive, turn) -> dict:
-    reference = EAGER if runtime == EAGER else FLOAT32
-    mine, theirs = signature(subject, runtime), signature(base, reference)
-    row = book.find(mine, theirs, runtime)
-    if row is None:
+def row(
+    runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive=contextlib.nullcontext, turn=contextlib.nullcontext, threads: int = 1,
+    batch: int = 1, needs_blocks: bool = False,
+) -> dict:  # fmt: skip
+    """The row of a subject in one of `core.runtimes.timed`, beside the baseline in the runtime that this is compared with: from the book, or measured.
+
+    What `measure` gives, with `runtime`, `threads`, `batch`, `signature` and `file_bytes`. With `needs_blocks`, a row that was kept without them, or
+    was disturbed, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it is not installed.
+    """
+    from core.runtimes.timed import RUNTIMES
+
+    entry = RUNTIMES.get(runtime)
+    entry.check(subject, batch)
+    mine, theirs = signature(subject, runtime, threads, batch), signature(base, entry.reference, threads, batch)
+    known = book.find(mine, theirs, runtime, threads, batch)
+    if known is None or (needs_blocks and ("blocks" not in known or known.get("disturbed"))):
         with turn():
-            candidate, file_bytes = _callable(runtime, subject)
+            candidate, file_bytes = entry.ready(subject, threads, batch)
         with turn():
-            baseline = candidate if mine == theirs else _callable(reference, base)[0]
+            baseline = candidate if mine == theirs else RUNTIMES.get(entry.reference).ready(base, threads, batch)[0]
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
-        row = {"runtime": runtime, "threads": 1, "batch": 1, "signature": mine, "file_bytes": file_bytes} | measured
-        book.add(mine, theirs, row)
-    return row
-
-
-def _callable(runtime: str, subject: Compressed) -> tuple[Call, int | None]:
-    """One forward pass of one picture in that runtime, ready to be timed, and the bytes of the .onnx file that runs it."""
-    size = subject.architecture.input_size
-    if runtime == EAGER:
-        from core.runtimes.pytorch import one_picture
-
-        return one_picture(subject.module, size), None
-    from core.runtimes.onnx import LOGITS, PICTURES, export_float32, export_int8, session
-
-    file = export_int8(subject) if runtime == INT8 else export_float32(subject.module, size)
-    running = session(file, threads=1, batch=1)
-    feed = {PICTURES: np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)}
-    return lambda: running.run([LOGITS], feed), len(file)
+        known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes} | measured
+        book.add(mine, theirs, known)
+    return known
 
 
 def _others() -> Callable[[], float]:
@@ -144,6 +142,8 @@ def measure(
 ) -> dict:  # fmt: skip
     """Time two calls in blocks that take turns (A B A B): `ms_p10`, `ms_p50`, `ms_p90` of the candidate, `ratio`, `ratio_low`, `ratio_high`.
 
+    `blocks` holds the median of each block in ms, the candidate's and the baseline's, pair by pair; with `same`, the one side's twice.
+
     The ratio is the median of paired block-median ratios, candidate over baseline, with its 95 % bootstrap interval.
     Slow calls get fewer blocks, so that one measurement takes about `seconds` at most. What something else disturbed is
     measured again, twice at most; the calmest is kept, and the row says `disturbed` if even that was not calm. With
@@ -175,7 +175,8 @@ def measure(
     mine = np.concatenate([pair[0] for pair in times]) * 1000
     p10, p50, p90 = np.percentile(mine, [10, 50, 90])
     ratio, low, high = (1.0, 1.0, 1.0) if same else bootstrap(medians[:, 0] / medians[:, 1])
-    row = {"ms_p10": float(p10), "ms_p50": float(p50), "ms_p90": float(p90), "ratio": ratio, "ratio_low": low, "ratio_high": high}
+    blocks = [[float(f"{1000 * side:.4g}") for side in (pair[0], pair[-1])] for pair in medians]
+    row = {"ms_p10": float(p10), "ms_p50": float(p50), "ms_p90": float(p90), "ratio": ratio, "ratio_low": low, "ratio_high": high, "blocks": blocks}
     return row | ({"disturbed": True} if unrest > 1 else {})
 
 

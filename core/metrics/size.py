@@ -38,35 +38,44 @@ def paper_bytes(subject: Compressed, nonzero: Mapping[str, int] | None = None) -
     """
     others = dense_bytes(subject) - sum(4 * value.numel() for _name, value in subject.stored())
     parts = _parts(subject, nonzero)
-    return math.ceil(others + sum(table for table, _numbers in parts.values()) + sum(numbers for _table, numbers in parts.values()))
+    return math.ceil(others + sum(table for table, _values, _places in parts.values()) + sum(values + places for _table, values, places in parts.values()))
 
 
 def by_weight(subject: Compressed) -> dict[str, float]:
     """The part of `paper_bytes` that each weight with a state takes, by name; a shared codebook is counted with the first."""
-    return {name: table + numbers for name, (table, numbers) in _parts(subject).items()}
+    return {name: table + (values + places) for name, (table, values, places) in _parts(subject).items()}
 
 
-def _parts(subject: Compressed, nonzero: Mapping[str, int] | None = None) -> dict[str, tuple[float, float]]:
-    """Name → bytes of a weight's scales or codebook, and of its numbers and positions."""
+def by_kind(subject: Compressed) -> dict[str, dict[str, float]]:
+    """The same split into "values", "positions", and "codebooks" or "scales", zero points among them."""
+    found = {}
+    for name, (table, values, places) in _parts(subject).items():
+        kind = "codebooks" if isinstance(subject.weights[name].grid, Codebook) else "scales"
+        found[name] = {"values": values, "positions": places, kind: table}
+    return found
+
+
+def _parts(subject: Compressed, nonzero: Mapping[str, int] | None = None) -> dict[str, tuple[float, float, float]]:
+    """Name → bytes of a weight's scales or codebook, of its numbers, and of their positions."""
     found, seen = {}, set()
     for name, value in subject.stored():
         grid = subject.weights[name].grid
         table = id(grid.entries) if isinstance(grid, Codebook) else id(grid)  # a codebook that several weights share counts once
-        found[name] = (0.0 if grid is None or table in seen else grid.table_bytes, _weight_bytes(subject.weights[name], value, (nonzero or {}).get(name)))
+        found[name] = (0.0 if grid is None or table in seen else grid.table_bytes, *_weight_bytes(subject.weights[name], value, (nonzero or {}).get(name)))
         seen.add(table)
     return found
 
 
-def _weight_bytes(weight: Weight, value: torch.Tensor, nonzero: int | None) -> float:
-    """Codes or floats and positions, without scales and codebooks."""
+def _weight_bytes(weight: Weight, value: torch.Tensor, nonzero: int | None) -> tuple[float, float]:
+    """Codes or floats, and positions; without scales and codebooks."""
     count = stored = value.numel()
     positions = 0.0
     if weight.mask is not None:
         stored = nonzeros(value) if nonzero is None else nonzero
         positions = count * _entropy(stored / count) / 8
     if isinstance(weight.grid, Codebook):
-        return _codes_bytes(weight, stored) + positions
-    return stored * (32 if weight.grid is None else weight.grid.bits) / 8 + positions
+        return _codes_bytes(weight, stored), positions
+    return stored * (32 if weight.grid is None else weight.grid.bits) / 8, positions
 
 
 def _codes_bytes(weight: Weight, stored: int) -> float:

@@ -203,11 +203,11 @@ def _store(graph: onnx.GraphProto, name: str, codes: np.ndarray, scale: np.ndarr
     graph.node.insert(0, helper.make_node("DequantizeLinear", inputs, [name], f"{name}.dequantize", axis=0))
 
 
-def session(model: bytes, threads: int = 1, batch: int | None = None, spinning: bool = False) -> onnxruntime.InferenceSession:
+def session(model: bytes, threads: int = 1, batch: int | None = None, spinning: bool = False, profile: str | None = None) -> onnxruntime.InferenceSession:
     """ONNX Runtime on the CPU, one operator at a time, fully optimised.
 
     With `batch`, shapes are fixed to it, as fast as a file exported for it. `spinning` lets waiting threads burn their
-    core, which only a latency measurement should.
+    core, which only a latency measurement should. `profile` turns the profiler on, and is how its file's name begins.
     """
     import onnxruntime
 
@@ -217,7 +217,10 @@ def session(model: bytes, threads: int = 1, batch: int | None = None, spinning: 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between two runs nobody spins: the other side of a measurement has its turn
     options.add_session_config_entry("session.x64quantprecision", "1")  # where 16-bit sums would overflow (no VNNI), take exact ones
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     if batch is not None:
         options.add_free_dimension_override_by_name(BATCH, batch)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

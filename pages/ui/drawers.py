@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import shlex
 
 import streamlit as st
 
-from core.charts import AXES
+from core import study, study_report
+from core.axes import AXES, ON_DEVICE
 from core.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
 from pages.ui.frame import guard
@@ -27,11 +28,28 @@ def drawers() -> None:
             _runs()
         if st.button("Code", key="code", icon=":material/code:", type="tertiary"):
             _code()
+        _report(view)
         pinned = _pinned(view) if len(view.pins) >= 2 else []
         if len(pinned) >= 2 and st.button(f"Compare {len(pinned)} pinned", key="compare", icon=":material/compare_arrows:", type="tertiary"):
             _compare()
         st.space("stretch")
         st.html(f'<span class="key">{KEY}</span>', width="content")
+
+
+def _report(view: View) -> None:
+    """One click: the file is made when it is asked for."""
+    st.download_button(
+        "Report", functools.partial(_report_file, view, services.store()), f"{view.model}-{view.dataset}.html", "text/html", key="report", type="tertiary",
+        icon=":material/summarize:", on_click="ignore", disabled=services.shelf().known(view.model, view.dataset).baseline is None,
+        help="One HTML file that needs no network: the chart, the front, the pinned runs (without pins, those on the front) with the commands that "
+        "reproduce them, how it was measured, and the machine.",
+    )  # fmt: skip
+
+
+def _report_file(view: View, store) -> str:
+    found = study.of(view.model, view.dataset, store)
+    known = {row["id"] for row in (*found.rows, *found.apart)}
+    return study_report.html(found, [pin for pin in view.pins if pin in known])
 
 
 @st.dialog("Runs", width="large")
@@ -94,8 +112,7 @@ def _code() -> None:
 
 def command(view: View) -> str:
     """One line for a shell."""
-    recipe = json.dumps(view.recipe.to_json(), separators=(",", ":"))
-    return f"echo {shlex.quote(recipe)} | python -m core run --model {view.model} --dataset {view.dataset} --recipe - --json"
+    return study.shell_command(view.model, view.dataset, view.recipe)
 
 
 def python(view: View) -> str:
@@ -118,7 +135,7 @@ def _compare() -> None:
         "Recipe": lambda row: row["words"],
         "Top-1": lambda row: f"{row['top1']:.2f} % ({row['top1_low']:.2f}…{row['top1_high']:.2f})",
         "Against baseline, paired": _gained,
-        **{axis.title: (lambda row, axis=axis: axis.words(row[axis.name])) for axis in AXES.values() if axis.name != "ratio"},
+        **{axis.title: (lambda row, axis=axis: axis.words(row.get(axis.name))) for axis in AXES.values() if axis.name not in ("ratio", ON_DEVICE)},
         "Latency ratio": _ratio,
         "Parameters, non-zero": lambda row: f"{count_words(row['parameters'])}, {count_words(row['nonzero'])}",
     }

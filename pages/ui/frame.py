@@ -19,8 +19,13 @@ PAGES = {  # group → (file, title, icon); a page appears here when it exists
         ("dashboard.py", "Explorer", ":material/scatter_plot:"),
         ("pages/1_Layers.py", "Layers", ":material/layers:"),
         ("pages/2_Distill.py", "Distill", ":material/school:"),
+        ("pages/7_Size.py", "Size", ":material/data_object:"),
     ),
-    "Ship": (("pages/4_Export.py", "Export", ":material/ios_share:"),),
+    "Ship": (
+        ("pages/4_Export.py", "Export", ":material/ios_share:"),
+        ("pages/5_Latency.py", "Latency", ":material/timer:"),
+        ("pages/6_Devices.py", "Devices", ":material/devices:"),
+    ),
     "Tell": (("pages/3_Papers.py", "Papers", ":material/menu_book:"),),
 }
 

@@ -59,8 +59,13 @@ class Shelf:
         self._current: dict[tuple[str, str], bool] = {}
         self._ties: dict[tuple, set[str]] = {}
         self._apart = {result["identity"] for result in apart}
-        for result in (*shipped, *apart):
+        self._shipped = [*shipped, *apart]
+        for result in self._shipped:
             self._add(result)
+
+    def results(self) -> list[Mapping]:
+        """The shipped runs as they were measured."""
+        return self._shipped
 
     def known(self, model: str, dataset: str, split: str = "validation") -> Known:
         """Runs of the store take the place of shipped ones with the same model and recipe. Raises `StoreError`."""
@@ -132,8 +137,11 @@ class Shelf:
         entry, base = latency(result["metrics"]), latency(result.get("baseline") or {})
         if not entry or not base or "signature" not in entry or "signature" not in base:
             return None
-        own = self._timings.get((entry["signature"], base["signature"], entry["runtime"]))
-        return dict(result) | {"metrics": result["metrics"] | {"latencies": [own]}} if own else None
+        if (entry["signature"], base["signature"], entry["runtime"]) not in self._timings:
+            return None
+        bases = {each["runtime"]: each for each in result["baseline"]["latencies"]}
+        keys = [(each["signature"], bases.get(each["runtime"], base)["signature"], each["runtime"]) for each in result["metrics"]["latencies"]]
+        return dict(result) | {"metrics": result["metrics"] | {"latencies": [self._timings[key] for key in keys if key in self._timings]}}
 
     def right(self, row: Mapping) -> np.ndarray | None:
         """(n,) bool: which pictures of the split a run got right, from the labels that it predicted; None when they were not kept."""

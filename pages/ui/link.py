@@ -17,13 +17,18 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import zoo
 from core.charts import AXES
 from core.datasets import DATASETS
+from core.devices import devices
 from core.errors import BadInput
 from core.pareto import MAX, MIN, Limit
 from core.recipe import MAX_STEPS, STEPS, Param, Recipe, Step, params
-from pages.ui import choices, looked_at
+from pages.ui import choices, looked_at, timed_at
 
 Query = dict[str, list[str]]
-X_WORDS = {"download": "artifact_bytes", "runs-as": "deployed_bytes", "on-paper": "paper_bytes", "macs": "macs", "latency": "ratio"}
+X_WORDS = {
+    "download": "artifact_bytes", "runs-as": "deployed_bytes", "on-paper": "paper_bytes", "macs": "macs", "latency": "ratio",
+    "activations": "activation_bytes", "float32-latency": "ratio_float32", "int8-latency": "ratio_int8", "pytorch-latency": "ratio_pytorch",
+    "device-latency": "device_ms",
+}  # fmt: skip
 BUDGETS = {"accuracy": ("top1", MAX, 0.0, 100.0, 1.0), "kilobytes": ("artifact_bytes", MIN, 0.1, 1e6, 1e3), "latency": ("ratio", MIN, 0.01, 100.0, 1.0)}
 MOST_PINS = 4
 LONGEST = 2_000  # characters of one value
@@ -54,8 +59,10 @@ class View:
     kilobytes: float | None = None
     latency: float | None = None
     pins: tuple[str, ...] = ()
+    device: str = "raspberry_pi_4"
     lesson: choices.Choices = dataclasses.field(default_factory=choices.Choices)
     looked_at: looked_at.LookedAt = dataclasses.field(default_factory=looked_at.LookedAt)
+    timed: timed_at.TimedAt = dataclasses.field(default_factory=timed_at.TimedAt)
 
     def limits(self) -> list[Limit]:
         return [
@@ -87,7 +94,9 @@ def encode(view: View) -> Query:
             query[name] = [f"{getattr(view, name):.12g}"]
     if view.pins:
         query["pin"] = list(view.pins)
-    return query | choices.encode(view.lesson) | looked_at.encode(view.looked_at)
+    if view.device != View.device:
+        query["device"] = [view.device]
+    return query | choices.encode(view.lesson) | looked_at.encode(view.looked_at) | timed_at.encode(view.timed)
 
 
 def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
@@ -101,10 +110,16 @@ def decode(query: Mapping[str, Sequence[str]]) -> tuple[View, list[str]]:
         view = _try(view, said, lambda: view.replace(dataset=DATASETS.get(dataset).name))
     if "step" in query or "seed" in query:
         view = view.replace(recipe=_decode_recipe(query, said))
+    device = _one(query, "device")
+    if device is not None:
+        try:
+            view = view.replace(device=devices().get(device).name)
+        except BadInput as error:
+            said.append(f"{error} {devices().get(view.device).title} is shown instead.")
     axes = {"x": _axis(query, "x", said) or View.x, "third": _axis(query, "size", said)}
     budgets = {name: _budget(name, _one(query, name), said) for name in BUDGETS}
     pins = tuple(dict.fromkeys(pin for pin in query.get("pin", ()) if 0 < len(pin) <= 80))[:MOST_PINS]
-    view = view.replace(lesson=choices.decode(query, said, _snapped), looked_at=looked_at.decode(query, said))
+    view = view.replace(lesson=choices.decode(query, said, _snapped), looked_at=looked_at.decode(query, said), timed=timed_at.decode(query, said))
     return view.replace(**axes, **budgets, pins=pins, three_d=_one(query, "view") == "3d", all_models=_one(query, "front") == "all"), said
 
 

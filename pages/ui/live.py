@@ -12,7 +12,7 @@ from core.errors import ParetoscopeError
 from core.points import MEASURED, PREVIEW
 from core.recipe import Recipe
 from core.work import Work
-from pages.ui import acts, controls, floor, services, state, words
+from pages.ui import acts, controls, floor, on_device, services, state, words
 from pages.ui.cards import cards
 from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER, SELDOM, Look, follow, last_seen
@@ -127,9 +127,12 @@ def _figure(view: View, known: Known, look: Look, answer) -> dict:
     session = state.session()
     moving = look.here and (session.get("phase") == "drag" or look.here["state"] == PREVIEW)
     session["room"] = [*session.get("room", ())[-100:], look.here] if moving else []
+    rows, baseline, here, others = known.rows, known.baseline, look.here, known.others if view.all_models else ()
+    if on_device.wanted(view):
+        there = on_device.Device(view)
+        rows, pinned, others, baseline, here = there.rows(rows), there.rows(pinned), there.rows(others), there.row(baseline), there.row(here)
     return charts.figure(
-        known.rows, x=view.x, baseline=known.baseline, live=look.here, third=view.third, pins=pinned,
-        others=known.others if view.all_models else (), lit=_lit(known), three_d=view.three_d, theme=THEME,
+        rows, x=view.x, baseline=baseline, live=here, third=view.third, pins=pinned, others=others, lit=_lit(known), three_d=view.three_d, theme=THEME,
         fits={row["id"] for row, fits in zip(known.rows, answer.fits) if fits} if answer else None, ties=services.shelf().ties(known, view.x),
         room=session["room"],  # until what was dragged is measured the frame may grow, but not shrink
     )  # fmt: skip

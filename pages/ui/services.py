@@ -45,7 +45,15 @@ def examined(identity: str) -> dict | None:
         return None
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
+def forget(identity: str) -> None:
+    """Drop what was measured under this identity, so that it can be measured again."""
+    from core import kept
+
+    kept.drop(kept.path_of("layers", f"{identity}.json"))
+    _examined.clear(identity)
+
+
+@st.cache_resource(show_spinner=False, max_entries=48)
 def _examined(identity: str) -> dict:
     from core import kept
 
@@ -81,3 +89,21 @@ def settle(connected: bool) -> None:
     if connected:
         gc.collect()
     gc.freeze()
+
+
+def graph(key: str | None):
+    """The `core.graphs.Graph` of that key, while it is kept. Shared: it does not change."""
+    try:
+        return _graph(key)
+    except LookupError:
+        return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _graph(key: str | None):
+    from core import graphs
+
+    found = graphs.find(key)
+    if found is None:
+        raise LookupError(key)  # so that only what is there is remembered
+    return found

@@ -44,6 +44,7 @@ VIEWS = st.builds(
     third=st.none() | st.sampled_from(list(AXES)), three_d=st.booleans(), all_models=st.booleans(), accuracy=st.none() | st.integers(0, 100).map(float),
     kilobytes=st.none() | st.integers(1, 9999).map(float), latency=st.none() | st.integers(1, 40).map(lambda at: at / 20),
     pins=st.lists(st.text("abcdef0123456789/", min_size=1, max_size=20), max_size=4, unique=True).map(tuple), lesson=LESSONS,
+    device=st.sampled_from(["raspberry_pi_4", "esp32"]),
     looked_at=st.builds(LookedAt, method=st.sampled_from(["", "quantize"]), layer=st.sampled_from(["", "fc"]), pictures=st.sampled_from(PICTURES)),
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ SCRIPT = Path(core.__file__).parent / "exports" / "scripts" / "run_torch.py"
 SHEET = {
     "run": "",
     "format": "safetensors",
-    "picture": {"size": 32, "channels": 3},
+    "picture": {"size": 32, "resize": 32, "channels": 3},
     "mean": [0, 0, 0],
     "std": [1, 1, 1],
     "fit": None,

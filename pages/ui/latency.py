@@ -1,0 +1,277 @@
+"""The parts of the Latency page, in one fragment: boxes and a table of runs at the left; why, operators and every setting of the run at hand at the right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import timing_charts
+from core.errors import ParetoscopeError
+from core.metrics.latency import verdict
+from core.points import words as recipe_words
+from core.recipe import Recipe
+from core.runtimes.timed import RUNTIMES
+from core.timings import BATCHES, Timings, reason
+from core.work import Work
+from pages.ui import examine, follow, services, state, words
+from pages.ui.chart import THEME, chart
+from pages.ui.examine import Look
+from pages.ui.frame import guard
+from pages.ui.link import View
+from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.timed_at import TimedAt, everywhere
+
+FRAGMENT = "latency"
+AGAIN, SELDOM = 0.7, 2.0
+SECONDS_A_CELL = 1.6  # of one run in one runtime: an export, warming up, and the blocks
+HELP = (
+    "Timed in blocks that alternate with the uncompressed model’s, while nothing else computes. A ratio is the median of the paired ratios of block medians, "
+    "with its 95 % bootstrap interval; it is not distinguishable when that contains 1."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to be timed, as it is called on the page."""
+
+    name: str
+    recipe: Recipe
+
+
+@st.fragment(key=FRAGMENT)
+def latency() -> None:
+    with guard():
+        view = state.view()
+        runs = wanted(view)
+        looks = _looks(view, runs)
+        with st.container(key="latency"):
+            with st.container(key="latency-runs", gap="xsmall"):
+                _controls(view, runs, looks)
+                _boxes(view, runs, looks)
+                st.html(_table(runs, looks))
+                _troubles(view, runs, looks)
+            with st.container(key="latency-one", gap="xsmall"):
+                _why(runs, looks)
+                _operators(runs, looks)
+                st.html(_everywhere(view, runs[-1]))
+        refused = state.session().pop("refused", "")
+        if refused:
+            st.error(refused)
+        _status(looks)
+        state.publish()
+
+
+def wanted(view: View) -> list[Run]:
+    """The uncompressed model, the pinned runs and, last, the run at hand; none twice."""
+    known = services.shelf().known(view.model, view.dataset)
+    found = [Run("Uncompressed", Recipe())]
+    for letter, row in zip("ABCD", (known.find(id) for id in view.pins)):
+        if row is not None and row["model"] == view.model:
+            found.append(Run(f"{letter}: {row['words']}", Recipe.from_json(row["recipe"])))
+    keys = [run.recipe.key() for run in found]
+    if view.recipe.key() in keys:  # at hand already: it goes last
+        found.append(found.pop(keys.index(view.recipe.key())))
+    else:
+        found.append(Run(f"At hand: {recipe_words(view.recipe)}", view.recipe))
+    return found
+
+
+def asked_for(view: View, run: Run, at: TimedAt) -> Timings:
+    return Timings(Work(view.model, view.dataset, run.recipe), at.thread_count, at.batch)
+
+
+def _looks(view: View, runs: list[Run]) -> list[Look]:
+    """What is measured of each; one at a time is started, and what trains waits for a word. A last one more is a setting that is not shown."""
+    looks, busy = [], False
+    for run in runs:
+        try:
+            asked = asked_for(view, run, view.timed)
+            look = examine.look(asked, quick=not busy and not asked.trains)
+        except ParetoscopeError as error:
+            look = Look(problem=str(error))
+        busy = busy or look.running
+        looks.append(look)
+    if not busy and state.session().get("time-everywhere") == view.recipe.key():
+        looks.append(_next_everywhere(view, runs[-1]))
+    return looks
+
+
+def _next_everywhere(view: View, run: Run) -> Look:
+    """The next setting of the run at hand that nobody measured, begun; it has no row in the table. Ends when all are known, or one cannot be."""
+    for at in everywhere():
+        asked = asked_for(view, run, at)
+        if services.examined(asked.identity()) is None:
+            look = examine.look(asked, quick=True)
+            if look.running:
+                return look
+            if look.problem:
+                break
+    state.session().pop("time-everywhere", None)
+    return Look()
+
+
+def _controls(view: View, runs: list[Run], looks: list[Look]) -> None:
+    with st.container(key="latency-controls", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+        state.set_widget("timed_batch", view.timed.batch)
+        st.segmented_control(
+            "Pictures a pass", BATCHES, key="timed_batch", on_change=lambda: _show(batch=state.widget("timed_batch") or view.timed.batch),
+            help="How many pictures go through the model at once. Phones and cameras take one, servers many.",
+        )  # fmt: skip
+        cores = everywhere()[-1].thread_count
+        state.set_widget("timed_threads", view.timed.threads)
+        st.segmented_control(
+            "Threads", [at.threads for at in everywhere() if at.batch == 1], key="timed_threads",
+            format_func=lambda count: str(count) if count else f"all {cores}", on_change=_show_threads,
+        )  # fmt: skip
+        st.space("stretch")
+        running = [look for look in looks if look.running]
+        left = sum(services.examined(asked_for(view, runs[-1], at).identity()) is None for at in everywhere())
+        if left and state.session().get("time-everywhere") is None and not asked_for(view, runs[-1], view.timed).trains:
+            st.button(
+                f"Every setting, {words.duration(SECONDS_A_CELL * len(RUNTIMES) * left)}", key="time-everywhere", icon=":material/table_chart:",
+                on_click=_everything, args=(view.recipe.key(),), help="Times the run at hand at every number of pictures and threads, one after the other.",
+            )  # fmt: skip
+        if running:
+            st.button("Cancel", key="cancel-latency", icon=":material/stop_circle:", on_click=_stop, args=(running[0].row,))
+
+
+def _show(**changes) -> None:
+    state.change(timed=state.view().timed.replace(**changes))
+    state.drop_messages()
+
+
+def _show_threads() -> None:
+    chosen = state.widget("timed_threads")
+    if chosen is not None:  # a second click takes the choice away
+        _show(threads=chosen)
+
+
+def _everything(key: str) -> None:
+    state.session()["time-everywhere"] = key
+
+
+def _stop(row: dict) -> None:
+    state.session().pop("time-everywhere", None)
+    examine.stop(row)
+
+
+def _boxes(view: View, runs: list[Run], looks: list[Look]) -> None:
+    pictures, threads = view.timed.batch, view.timed.thread_count
+    many = f"{pictures} picture{'s' if pictures > 1 else ''} a pass, {threads} thread{'s' if threads > 1 else ''}"
+    said = f"Blocks of each run, <b>{many}</b>; measured on this machine, in turns with the uncompressed model."
+    st.html(f'<div class="sentence small" title="{HELP}">{said}</div>')
+    pairs = [(run.name, look.result) for run, look in zip(runs, looks)]
+    chart(
+        timing_charts.boxes(pairs, THEME), key="latency-chart", height="var(--boxes-height)", name=f"latency-{view.model}-{view.timed.batch}",
+        label=f"Milliseconds of {len(runs)} runs of {view.model} in each runtime",
+    )  # fmt: skip
+
+
+def _table(runs: list[Run], looks: list[Look]) -> str:
+    """A row a run, a column a runtime: the ratio with its interval and what that means, and milliseconds."""
+    head = "".join(f"<th>{words.escape(entry.title)}</th>" for _name, entry in RUNTIMES.items())
+    body = ""
+    for run, look in zip(runs, looks):
+        cells = (look.result or {"cells": {}})["cells"]
+        body += f'<tr><td title="{words.escape(run.name)}"><div class="clipped">{words.escape(run.name)}</div></td>'
+        body += "".join(f"<td>{_cell(cells.get(name), look)}</td>" for name in RUNTIMES) + "</tr>"
+    return f'<table class="paper latencies"><thead><tr><th>ratio to the uncompressed model</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(cell: Mapping | None, look: Look) -> str:
+    if cell is None:
+        return "…" if look.running else "–"
+    if "refused" in cell:
+        return f'<span class="quiet" title="{words.escape(cell["refused"])}">not possible</span>'
+    said = verdict(cell)
+    mark = ' <span class="tag wrong">disturbed</span>' if cell.get("disturbed") else ""
+    spread = f"({cell['ratio_low']:.2f}…{cell['ratio_high']:.2f})"
+    figures = f"p50 {cell['ms_p50']:.3g} ms, p10–p90 {cell['ms_p10']:.3g}…{cell['ms_p90']:.3g}"
+    return f'<b>{cell["ratio"]:.2f} ×</b> {spread} {said}{mark}<div class="quiet">{figures}</div>'
+
+
+def _troubles(view: View, runs: list[Run], looks: list[Look]) -> None:
+    """What went wrong, what waits for a word, and what other load disturbed."""
+    for number, (run, look) in enumerate(zip(runs, looks)):
+        if look.problem:
+            st.error(look.problem)
+        if look.asks:
+            asked = asked_for(view, run, view.timed)
+            takes = follow.estimate_recipe(run.recipe, services.shelf().known(view.model, view.dataset)) if asked.trains else 0
+            label = f"Train for its shapes, {words.duration(takes)}" if takes else "Measure again"
+            st.button(label, key=f"time-{number}", on_click=examine.started, args=(asked,), help=run.name)
+    disturbed = [run for run, look in zip(runs, looks) if look.result and any(cell.get("disturbed") for cell in look.result["cells"].values())]
+    if disturbed and not any(look.running for look in looks):
+        asked = [asked_for(view, run, view.timed) for run in disturbed]
+        st.button(
+            "Measure the disturbed ones again", key="time-again", icon=":material/refresh:", on_click=_again, args=(asked,),
+            help="Something else kept the processor busy, also when it was tried again. Close other programs first.",
+        )  # fmt: skip
+
+
+def _again(asked: list[Timings]) -> None:
+    for each in asked:
+        services.forget(each.identity())
+    examine.started(asked[0])
+
+
+def _why(runs: list[Run], looks: list[Look]) -> None:
+    """Why the run at hand is as fast as it is, a sentence a runtime."""
+    found = looks[len(runs) - 1].result
+    st.html(f'<div class="label clipped" title="{words.escape(runs[-1].name)}">{words.escape(runs[-1].name)}</div>')
+    if found is None:
+        return
+    said = "".join(f"<li><b>{words.escape(RUNTIMES.get(name).title)}</b>: {words.escape(reason(found, name))}</li>" for name in found["cells"])
+    st.html(f'<ul class="why">{said}</ul>')
+
+
+def _operators(runs: list[Run], looks: list[Look]) -> None:
+    """The run at hand beside the uncompressed model: float32 beside float32, int8 beside float32 where it runs."""
+    base, mine = looks[0].result if not runs[0].recipe.steps else None, looks[len(runs) - 1].result
+    if mine is None or not mine["operators"]:
+        return
+    name = list(mine["operators"])[-1]
+    profiles = [("Uncompressed", next(iter(base["operators"].values())))] if base and base["operators"] else [("Uncompressed", [])]
+    st.html(f'<div class="label">Operators <span class="quiet">{words.escape(RUNTIMES.get(name).title)}, by its profiler</span></div>')
+    chart(
+        timing_charts.operators([*profiles, ("At hand", mine["operators"][name])], THEME), key="operators-chart", height="var(--operators-height)",
+        name="operators", label="Milliseconds of each operator, the uncompressed model and the run at hand",
+    )  # fmt: skip
+
+
+def _everywhere(view: View, run: Run) -> str:
+    """The ratio of the run at hand at every setting, as far as it was measured."""
+    settings = everywhere()
+    head = "".join(f"<th>{at.batch}×{at.thread_count}</th>" for at in settings)
+    found = [services.examined(asked_for(view, run, at).identity()) for at in settings]
+    body = ""
+    for name, entry in RUNTIMES.items():
+        cells = [(each or {"cells": {}})["cells"].get(name, {}) for each in found]
+        body += f"<tr><th>{words.escape(entry.title)}</th>" + "".join(f"<td>{_short(cell)}</td>" for cell in cells) + "</tr>"
+    return f'<table class="layer-figures plain"><thead><tr><th>at hand, pictures × threads</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _short(cell: Mapping) -> str:
+    if cell.get("ratio") is None:
+        return "–"
+    return f'<span title="{verdict(cell)}, {cell["ratio_low"]:.2f}…{cell["ratio_high"]:.2f}">{cell["ratio"]:.2f} ×{"*" if cell.get("disturbed") else ""}</span>'
+
+
+def _status(looks: list[Look]) -> None:
+    """One line in the sidebar, and the pulse that looks again while something is under way."""
+    told = services.cluster().state()
+    services.settle(told["connected"])
+    running = [look for look in looks if look.running]
+    more = state.session().get("time-everywhere")
+    with st.sidebar:
+        if told["trouble"]:
+            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
+        elif (running or more) and not told["connected"]:
+            status("starting the cluster …", BUSY, again=AGAIN)
+        elif running or more:
+            doing = running and running[0].row["state"] == "RUNNING" or more
+            status("measuring latency" if doing else "waiting", BUSY, fraction=running[0].row["fraction"] if running else 0.0, again=AGAIN)
+        else:
+            status("idle", IDLE)

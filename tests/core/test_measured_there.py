@@ -1,0 +1,87 @@
+"""Latencies brought back from devices: which lines are kept, what they make of an estimate, what is refused."""
+
+import json
+
+import pytest
+
+from core import estimates, graphs, measured_there
+from core.calibration import current
+from core.devices import devices
+from core.errors import BadInput
+from core.graphs import Graph
+from core.roofline import CONVOLUTION, Operator
+
+GRAPH = Graph((Operator("conv", CONVOLUTION, 10_000_000, 10_000, 3000, 3000),), 6000)
+OTHER = Graph((Operator("conv", CONVOLUTION, 40_000_000, 90_000, 9000, 3000),), 12000)
+RUNS = [
+    {"identity": "aaaa", "key": "k1", "model": "resnet18", "metrics": {"graph": GRAPH.key}},
+    {"identity": "bbbb", "key": "k1", "model": "squeezenet1_1", "metrics": {"graph": OTHER.key}},
+    {"identity": "cccc", "key": "k2", "model": "resnet18", "metrics": {"graph": "gone"}},
+]
+
+
+@pytest.fixture
+def kept(home):
+    graphs.keep(GRAPH)
+    graphs.keep(OTHER)
+
+
+def line(**changes) -> str:
+    usual = {"device": "raspberry_pi_4", "runtime": "onnxruntime", "threads": 1, "batch": 1, "ms_p10": 9.0, "ms_p50": 10.0, "ms_p90": 11.0, "key": "aaaa"}
+    return json.dumps({name: value for name, value in (usual | changes).items() if value is not None})
+
+
+def test_one_latency_scales_the_estimates_of_its_device_alone(kept):
+    pi, phone = devices().get("raspberry_pi_4"), devices().get("phone_flagship")
+    before = estimates.for_device(pi, GRAPH)
+    assert before.validated == "unvalidated on this device" and before.said.endswith("Unvalidated on this device.")
+    measured_there.add(line(ms_p50=3 * before.ms), RUNS)
+    after = estimates.for_device(pi, GRAPH)
+    assert after.ms == pytest.approx(3 * before.ms) and after.scale.error is None and "one latency measured on this device" in after.said
+    assert estimates.for_device(pi, OTHER).scale == after.scale
+    assert estimates.for_device(phone, GRAPH).scale is None
+    measured_there.add(line(ms_p50=2 * before.ms, key="resnet18/k1", runtime="onnxruntime"), RUNS)
+    assert len(measured_there.lines()) == 2  # the same run by another of its names
+    measured_there.add(line(ms_p50=4 * before.ms), RUNS)
+    assert [entry["ms_p50"] for entry in measured_there.lines()] == [4 * before.ms, 2 * before.ms]
+
+
+def test_the_factor_and_its_error_by_hand():
+    assert measured_there.scale_of([], []) is None
+    found = measured_there.scale_of([1, 1, 1], [2, 3, 4])
+    assert found.factor == pytest.approx(3) and found.count == 3
+    # left out 2: sqrt(12) - 2 over 2; left out 3: sqrt(8) - 3 over 3; left out 4: sqrt(6) - 4 over 4
+    assert found.error == pytest.approx(sorted([12**0.5 / 2 - 1, 1 - 8**0.5 / 3, 1 - 6**0.5 / 4])[1])
+    assert "each held out in turn" in found.words()
+
+
+def test_the_estimate_is_the_fits(kept):
+    device = devices().get("raspberry_pi_5")
+    answer = estimates.for_device(device, GRAPH, file_bytes=40_000)
+    assert answer.ms == pytest.approx(1000 * answer.estimate.seconds) and answer.fit == current()
+    assert [(limit.name, limit.needed) for limit in answer.limits] == [("flash", 40_000), ("RAM", 64_000)] or answer.limits[0].name == "RAM"
+    assert f"{100 * answer.fit.median_error:.0f} %" in answer.said
+    told = answer.to_json()
+    assert told["ms"] == answer.ms and sum(layer["ms"] for layer in told["layers"]) == pytest.approx(answer.ms)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "There are 0 lines; it takes 1 to 1,000"),
+        ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, key, runtime and ms_p50."),
+        (line(device="toaster"), "There is no device named 'toaster'; "),
+        (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),
+        (line(ms_p50=None), "Line 1 has no ms_p50; it takes the median time for one picture in milliseconds."),
+        (line(batch=8), "batch of line 1 cannot be 8; it takes 1, which is what estimates are for."),
+        (line(key="zzzz"), "There is no run named 'zzzz'; "),
+        (line(key="k1"), "The recipe 'k1' was run on resnet18, squeezenet1_1; it takes a field model beside the key that says which."),
+        (line(key="k2"), "The graph of run 'k2' is not known here; "),
+        (line(device="coral_edge_tpu"), "Coral Dev Board (Edge TPU) has no float32 arithmetic, which conv needs; "),
+        (f"{line()}\n{line(runtime=3)}", "runtime of line 2 cannot be 3; it takes a text of 1 to 100 characters."),
+    ],
+)
+def test_what_cannot_be_kept_is_said_and_nothing_is(kept, given, said):
+    with pytest.raises(BadInput) as refused:
+        measured_there.add(given, RUNS)
+    assert str(refused.value).startswith(said) and measured_there.lines() == []

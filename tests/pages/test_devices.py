@@ -1,0 +1,119 @@
+"""The Devices page without a browser: estimates of the run at hand, what is asked of the cluster, both forms; and the explorer's axes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core import devices, gallery, graphs, kept, measured_there
+from core.graphs import Asked, Graph
+from core.recipe import Recipe
+from core.roofline import CONVOLUTION, LINEAR, Operator
+from core.work import Work
+from tests.core.test_devices import PROFILE
+from tests.pages.conftest import TRIED, shipped
+from tests.pages.test_explorer import DASHBOARD, asked_for, components, figure, markup, trace
+from tests.pages.test_explorer import open_page as open_explorer
+
+GRAPH = Graph((Operator("conv", CONVOLUTION, 37_000_000, 100_000, 3000, 16_000), Operator("fc", LINEAR, 11_000_000, 11_000_000, 512, 10)), 20_000)
+NEW = ["magnitude_prune~sparsity~0.7"]
+
+
+@pytest.fixture
+def graphed(notes, monkeypatch):
+    """Shipped runs that say their graph."""
+    graphs.keep(GRAPH)
+    said = {"graph": GRAPH.key, "activation_bytes": GRAPH.activation_bytes}
+    rows = [row | {"metrics": row["metrics"] | said, "baseline": row["baseline"] | said} for row in shipped()]
+    monkeypatch.setattr(gallery, "runs", lambda: rows)
+    return notes
+
+
+def open_page(**query) -> AppTest:
+    page = AppTest.from_file(DASHBOARD, default_timeout=60)
+    page.switch_page("pages/6_Devices.py")
+    for name, value in query.items():
+        page.query_params[name] = value
+    page.run()
+    assert not page.exception
+    return page
+
+
+def bars(page: AppTest) -> list[float]:
+    traces = json.loads(components(page, "paretoscope_chart")[0]["fixed"])["data"]
+    return [height for trace in traces for height in trace["y"]]
+
+
+def test_the_run_at_hand_is_estimated_on_every_device(graphed):
+    page = open_page()
+    said = markup(page)
+    assert not page.error and not graphed.asked
+    assert "unvalidated on this device" in said and "median error" in said and "architectures held out" in said
+    assert said.count("<tr") >= 1 + len(devices.devices()) and "does not fit" not in said
+    assert "cannot run it" in said  # an accelerator without float32
+    assert len(bars(page)) == 2 and "fits, " in said
+    page.selectbox(key="device").select("rp2040").run()
+    assert asked_for(page, "device") == ["rp2040"] and "has no float32 arithmetic" in markup(page) and "does not fit in" in markup(page)
+
+
+def test_a_run_whose_operators_are_not_known_has_them_counted(graphed):
+    page = open_page(step=NEW)
+    assert graphed.asked == [("examine", "graph", "graph")] and "being counted" in page.caption[0].value
+    asked = Asked(Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": [{"step": "magnitude_prune", "sparsity": 0.7}]})))
+    kept.put("layers", f"{asked.identity()}.json", json.dumps({"key": GRAPH.key} | GRAPH.to_json()).encode())
+    page.run()
+    assert len(bars(page)) == 2 and "weights alone, counted" in markup(page)
+
+
+def test_latencies_measured_there_scale_the_estimate(graphed):
+    page = open_page()
+    before = sum(bars(page))
+    line = {"device": "raspberry_pi_4", "runtime": "onnxruntime", "threads": 1, "batch": 1, "ms_p50": 2 * before}
+    page.text_area(key="lines-given").input(json.dumps(line | {"key": "nobody"}))
+    page.button[_place(page, "Keep")].click().run()
+    assert "There is no run named 'nobody'" in page.error[0].value and measured_there.lines() == []
+    page.text_area(key="lines-given").input(json.dumps(line | {"key": shipped()[0]["identity"]}))
+    page.button[_place(page, "Keep")].click().run()
+    assert not page.error and sum(bars(page)) == pytest.approx(2 * before) and "checked, × 2.00" in markup(page)
+
+
+def test_a_device_of_ones_own_by_the_form(graphed):
+    page = open_page()
+    page.button[_place(page, "Add")].click().run()
+    assert "name cannot be" in page.error[0].value
+    for name, value in {
+        "name": "mine",
+        "title": "Mine",
+        "processor": "a core",
+        "how": "a data sheet",
+        "source": "Sheet",
+        "address": "https://example.org",
+    }.items():
+        page.text_input(key=f"profile-{name}").input(value)
+    for name, value in {"clock": 1000.0, "float32": 8.0, "bandwidth": 4.0, "ram": 512.0, "flash": 1000.0}.items():
+        page.number_input(key=f"profile-{name}").set_value(value)
+    page.button[_place(page, "Add")].click().run()
+    assert not page.error and devices.devices().get("mine").rates().operations == {"float32": 8e9}
+    assert asked_for(page, "device") == ["mine"] and "Mine · yours" in markup(page)
+
+
+def _place(page: AppTest, label: str) -> int:
+    return next(number for number, button in enumerate(page.button) if button.label == label)
+
+
+@pytest.mark.parametrize(("word", "title"), [("activations", "Activations"), ("float32-latency", "ONNX float32 ratio"), ("device-latency", "On a device")])
+def test_the_explorer_sets_accuracy_against_it(graphed, word, title):
+    page = open_explorer(x=[word], step=["magnitude_prune~sparsity~0.8", "calibrate_batchnorm"])
+    drawn = figure(page)
+    assert drawn["layout"]["xaxis"]["title"]["text"].startswith(title)
+    points = sum(len(each["x"]) for each in drawn["data"] if each.get("customdata") and each["mode"] == "markers" and "uid" in each)
+    assert points >= len(TRIED) - 1 and trace(page, "here")["x"][0]
+    if word == "device-latency":
+        assert "Raspberry Pi 4" in drawn["layout"]["xaxis"]["title"]["text"] and "estimated; unvalidated on this device" in trace(page, "here")["text"][0]
+
+
+def test_a_profile_that_a_link_does_not_find_is_said(graphed):
+    page = open_page(device="toaster")
+    assert any("There is no device named 'toaster'" in warning.value for warning in page.warning) and PROFILE["name"] not in markup(page)
