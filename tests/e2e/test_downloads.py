@@ -62,7 +62,7 @@ def test_the_table_of_runs_is_filtered_and_taken(explorer):
     page.locator(".st-key-runs-filter input").fill("distill 95")
     page.keyboard.press("Enter")
     page.get_by_text("1 of ").filter(has_text="runs, fashion_mnist, validation split.").wait_for()
-    name, content = taken(explorer, page.locator("[data-testid=stDownloadButton] button").click)
+    name, content = taken(explorer, page.locator("[role=dialog] [data-testid=stDownloadButton] button").click)
     (row,) = csv.DictReader(io.StringIO(content.decode(), newline=""))
     assert name == f"{NAME}.csv" and row["Recipe"].startswith("Prune weights 95 % → Distill") and 0 < float(row["Top-1, %"]) < 100
     assert float(row["low"]) < float(row["Against baseline"]) < float(row["high"]) and len(row["Key"]) == 16
