@@ -73,11 +73,11 @@ CODES = [name for name in PRESETS if any(step.kind == GRID for step in gallery.p
 @pytest.mark.parametrize("model", gallery.MODELS)
 def test_the_packed_file_against_safetensors_and_zstd(model, preset):
     """The same baked weights. Shipped checkpoints are float16 widened to float32, of which a generic compressor halves what is on no grid; a
-    person's own are not. Both are printed, and the limit is on the second, with noise in the bits that widening left 0."""
+    person's own are not. The limit is on what is shipped; beside it stands the same with noise in the bits that widening left 0."""
     subject = compressed(model, preset)
     smaller = {"as shipped": _smaller(subject), "true float32": _smaller(_unwidened(subject))}
     print(f"\n{model:20} {preset:10} smaller than zstd-{MOST_ZSTD}: " + ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in smaller.items()))
-    assert smaller["true float32"] >= LEAST_SMALLER
+    assert smaller["as shipped"] >= LEAST_SMALLER
 
 
 def _smaller(subject: Compressed) -> float:

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.benchmark
 MODEL, DATA = "resnet18", "fashion_mnist"
 JOBS = {"factorize", "mixed_precision", "round_adaptively", "contribution_prune"}  # run with progress, as training does
 WEIGHTS_AT_MOST, PICTURES_AT_MOST = 0.15, 1.25
-RANGES_AT_MOST = 2.5  # static ranges: beyond the pictures that are read, 128 of them run rounded by each of two norms, and the clipping of every site
 BACKWARD = {"gradient_prune", "channel_prune"}  # read their pictures there and back
 AFTER_A_GRID = {"correct_bias"}
 READING = [  # settings that read pictures, of steps that by default read none, or read them otherwise
@@ -64,7 +63,7 @@ def test_every_step_takes_no_longer_than_it_may():
         images = step.ranges_from or (getattr(step, "images", None) if "images" in {spec.name for spec in params(type(step))} else None)
         backward = name in BACKWARD and getattr(step, "importance", "") != "entropy"
         against = whole if images is None else bare(module, dataset, "calibration", images, checkpoint.input_size, backward)
-        most = WEIGHTS_AT_MOST if images is None else RANGES_AT_MOST if step.ranges_from else PICTURES_AT_MOST
+        most = WEIGHTS_AT_MOST if images is None else PICTURES_AT_MOST
         label = " ".join([name, *(f"{field}={value}" for field, value in fields.items())])
         lines.append((label, f"{took:.2f} s, {took / against:.2f} of {'a validation pass' if images is None else f'the bare loop over {images} pictures'}"))
         if took > most * against:

@@ -61,5 +61,5 @@ def test_no_piece_takes_long():
         yield
         lasted.append(time.process_time() - started)
 
-    eigen.eigh(gram(640, 700), turn)
-    assert len(lasted) > 40 and max(lasted) < 0.4 * sum(lasted)
+    eigen.eigh(gram(1280, 1340), turn)  # small ones have few pieces, of which the longest swings
+    assert len(lasted) > 40 and max(lasted) < 0.25 * sum(lasted)
