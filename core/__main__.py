@@ -6,29 +6,46 @@ Ctrl-C; 1 and one sentence otherwise. Never a traceback: that of an unforeseen e
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
 import warnings
 
-from core.commands import cluster, devices, export, floor, gallery, import_, latency, layers, listing, measure, papers, size, study_report, train
 from core.commands.options import Parser
 from core.commands.terminal import say
 from core.errors import ParetoscopeError
 
 INTERRUPTED = 130
+# Files of core/commands and the commands that each adds, in the order of --help.
+GROUPS = {
+    "listing": ("models", "datasets", "steps"),
+    "import_": ("import", "convert"),
+    "train": ("train",),
+    "measure": ("run", "evaluate"),
+    "export": ("export",),
+    "floor": ("floor",),
+    "layers": ("layers",),
+    "size": ("size",),
+    "latency": ("latency",),
+    "devices": ("devices",),
+    "cluster": ("cluster",),
+    "gallery": ("gallery",),
+    "papers": ("papers",),
+    "study_report": ("report",),
+}
 
 
-def parser() -> Parser:
-    """Every command with its options."""
+def parser(command: str | None = None) -> Parser:
+    """The parser of one command; that of all where it names none. A list of models should not wait for what measures them to be imported."""
     top = Parser(
         prog="python -m core",
         description="Paretoscope: compress image classifiers and see what it costs in accuracy and gains in size and speed.",
         epilog="`python -m core COMMAND --help` explains one command. `make dashboard` opens the same engine in a browser.",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command", parser_class=Parser)
-    for group in (listing, import_, train, measure, export, floor, layers, size, latency, devices, cluster, gallery, papers, study_report):
-        group.add(commands)
+    for group in [group for group, names in GROUPS.items() if command in names] or GROUPS:
+        importlib.import_module(f"core.commands.{group}").add(commands)
     return top
 
 
@@ -39,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' words to developers; a person gets sentences
     try:
-        given = parser().parse_args(arguments)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        given = parser(arguments[0] if arguments else None).parse_args(arguments)
         given.act(given)
         sys.stdout.flush()
     except ParetoscopeError as error:
