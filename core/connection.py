@@ -72,7 +72,7 @@ def find_office(start: bool, options: tuple[str, ...] = (), given_up: Callable[[
     return found
 
 
-def stop_office(seconds: float = 20.0) -> bool:
+def stop_office(seconds: float = 60.0) -> bool:
     """Ask the cluster process of this home to end, and wait for that; False when there was none."""
     import signal
 

@@ -433,7 +433,7 @@ def test_no_cluster_is_said_so_and_nothing_is_started(call, home):
 @pytest.mark.slow
 def test_the_cluster_is_started_looked_at_and_stopped(tmp_path):
     variables = os.environ | {"PARETOSCOPE_HOME": str(tmp_path)}
-    started = process("cluster", "--idle-timeout", "120", env=variables)
+    started = process("cluster", "--idle-timeout", "3", env=variables)
     assert started.returncode == 0 and started.stdout.startswith("The cluster has been serving at tcp://127.0.0.1:"), started.stderr
     facts = json.loads(process("cluster", "--status", "--json", env=variables).stdout)
     assert facts["running"] and facts["address"].startswith("tcp://127.0.0.1:")
