@@ -15,7 +15,7 @@ from pages.ui.frame import guard
 from pages.ui.link import View
 
 KEY = " &ensp; ".join((
-    "● measured", "○ preview", "◇ another machine’s latency", "pale: another run is better", "outlined: a tie within noise", "click a point to take it",
+    "● measured", "○ preview", "◇ another machine’s latency", "pale: beaten by another", "outlined: tied within noise", "click takes a point",
 ))  # fmt: skip
 
 
