@@ -1,6 +1,7 @@
 """Who may import whom. The contracts of pyproject.toml, and what import-linter cannot see: pages, and torch at import time."""
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -67,10 +68,16 @@ def test_importing_it_needs_neither_torch_nor_streamlit(module, refused):
     assert refused[module] == ""
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     """The dotted names that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -96,7 +103,7 @@ def uses(path: Path, *attributes: str) -> bool:
     """Whether the file reads `st.<attribute>` for one of them."""
     return any(
         isinstance(node, ast.Attribute) and node.attr in attributes and isinstance(node.value, ast.Name) and node.value.id == "st"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
     )
 
 
@@ -113,7 +120,7 @@ def test_state_and_caches_have_one_home(attributes, only_in):
 def test_every_file_says_what_lives_in_it_and_is_short(path):
     text = path.read_text()
     assert text.count("\n") <= LONGEST_FILE
-    assert not text.strip() or ast.get_docstring(ast.parse(text))
+    assert not text.strip() or ast.get_docstring(parsed(path))
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests import five_layers
-
 
 @pytest.fixture(scope="session")
 def five_layer_checkpoint():
     """The checkpoint of the five-layer model on digits, made by the project's own training in the session's home."""
     from core import checkpoints
+    from tests import five_layers  # imports torch, which tests of the cluster do without
 
     five_layers.register()
     return checkpoints.train(five_layers.NAME, "digits", epochs=8, learning_rate=0.1)
@@ -22,7 +21,7 @@ def subject(five_layer_checkpoint):
     from core.architecture import Architecture
     from core.weights import Compressed
 
-    architecture = Architecture(five_layers.NAME, five_layer_checkpoint.classes, five_layer_checkpoint.input_size)
+    architecture = Architecture(five_layer_checkpoint.model, five_layer_checkpoint.classes, five_layer_checkpoint.input_size)
     return Compressed.of(five_layer_checkpoint.load(), architecture)
 
 

@@ -1,5 +1,6 @@
 """`python -m core`: what it prints, on which stream, with which exit status; never a traceback."""
 
+import contextlib
 import functools
 import json
 import os
@@ -304,28 +305,37 @@ def test_a_known_run_is_not_computed_again(call, five_layer_checkpoint, recipe_f
 
 
 @pytest.mark.slow
-def test_a_run_is_left_to_the_cluster_where_one_runs(home, tmp_path):
-    """A whole process, a real cluster: what a page submits and what a command runs is one thing."""
+def test_a_run_is_left_to_the_cluster_where_one_runs(call, home, tmp_path):
+    """A whole process, a real cluster: what a page submits and what a command runs is one thing. It is started, looked at and stopped by commands."""
     path = tmp_path / "recipe.json"
     path.write_text('{"steps": [{"step": "magnitude_prune", "sparsity": 0.5}]}')
-    asked = ("run", "--model", "mobilenet_v3_small", "--dataset", "digits", "--recipe", str(path), "--no-latency", "--json")
-    assert process("cluster", "--json").returncode == 0
+    asked = ("run", "--model", "squeezenet1_1", "--dataset", "digits", "--recipe", str(path), "--no-latency", "--json")
+    started = process("cluster", "--idle-timeout", "3")
+    assert started.returncode == 0 and started.stdout.startswith("The cluster has been serving at tcp://127.0.0.1:"), started.stderr
     try:
+        facts = json.loads(call("cluster", "--status", "--json")[1])
+        assert facts["running"] and facts["address"].startswith("tcp://127.0.0.1:")
         done = process(*asked)
         assert done.returncode == 0, done.stderr
-        row = Store().find(json.loads(done.stdout)["identity"])
+        with contextlib.closing(Store()) as store:
+            row = store.find(json.loads(done.stdout)["identity"])
         assert row["owner"] and row["metrics"] == json.loads(done.stdout)["metrics"]
-        again = process(*asked, "--artifact", str(tmp_path / "model.psc"))
-        assert again.stdout == done.stdout, again.stderr
+        status, again, err = call(*asked, "--artifact", tmp_path / "model.psc")
+        assert (status, again) == (0, done.stdout), err
         assert (tmp_path / "model.psc").stat().st_size == row["metrics"]["artifact_bytes"]
         path.write_text('{"steps": [{"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}]}')
-        shipped = process("run", "--model", "squeezenet1_1", "--dataset", "fashion_mnist", "--recipe", str(path), "--no-latency", "--json")
+        _status, shipped, _err = call("run", "--model", "squeezenet1_1", "--dataset", "fashion_mnist", "--recipe", path, "--no-latency", "--json")
         end = time.monotonic() + 20
-        while Store().find(json.loads(shipped.stdout)["identity"])["origin"] != "here":
+        while Store().find(json.loads(shipped)["identity"])["origin"] != "here":
             assert time.monotonic() < end, "what was measured here takes the place of what was shipped"
             time.sleep(0.1)
     finally:
-        process("cluster", "--stop")
+        stopped = process("cluster", "--stop")
+    assert stopped.stdout == "Stopped.\n"
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(facts["pid"], signal.SIG_DFL)
+            time.sleep(0.1)
 
 
 def test_evaluate_measures_what_run_measured(call, five_layer_checkpoint, recipe_file, tmp_path):
@@ -428,17 +438,3 @@ def test_no_cluster_is_said_so_and_nothing_is_started(call, home):
     assert call("cluster", "--status") == (0, "No cluster is running; it starts when it is needed (0 running, 0 waiting).\n", "")
     assert json.loads(call("cluster", "--status", "--json")[1]) == {"running": False, "waiting_runs": 0, "running_runs": 0}
     assert call("cluster", "--stop") == (0, "No cluster was running.\n", "")
-
-
-@pytest.mark.slow
-def test_the_cluster_is_started_looked_at_and_stopped(tmp_path):
-    variables = os.environ | {"PARETOSCOPE_HOME": str(tmp_path)}
-    started = process("cluster", "--idle-timeout", "3", env=variables)
-    assert started.returncode == 0 and started.stdout.startswith("The cluster has been serving at tcp://127.0.0.1:"), started.stderr
-    facts = json.loads(process("cluster", "--status", "--json", env=variables).stdout)
-    assert facts["running"] and facts["address"].startswith("tcp://127.0.0.1:")
-    assert process("cluster", "--stop", env=variables).stdout == "Stopped.\n"
-    with pytest.raises(ProcessLookupError):
-        for _ in range(100):
-            os.kill(facts["pid"], signal.SIG_DFL)
-            time.sleep(0.1)

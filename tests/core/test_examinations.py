@@ -18,7 +18,7 @@ from core.work import Work
 from tests.core.test_cluster import becomes, wait_for, worker_pids
 
 pytestmark = pytest.mark.slow
-MODEL, DATA = "shufflenet_v2_x0_5", "digits"
+MODEL, DATA, COUNT = "squeezenet1_1", "digits", 26  # layers: few, because each cell of a table is a model of its own
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory):
         stop_office()
 
 
-def sensitivity(name: str, *values, images: int = 300) -> Sensitivity:
+def sensitivity(name: str, *values, images: int = 150) -> Sensitivity:
     return Sensitivity(MODEL, DATA, STEPS.get(name)(), values, images)
 
 
@@ -50,7 +50,7 @@ def test_it_shows_what_is_measured_so_far_and_is_kept(cluster):
     assert rows[-1]["state"] == COMPLETE
     so_far = [row["preview"]["metrics"] for row in rows if row["preview"]]
     found = cluster.examined(asked.identity())
-    assert so_far and so_far[0]["layers"] == found["layers"] and len(found["cells"]) == 57 and all(len(cells) == 2 for cells in found["cells"])
+    assert so_far and so_far[0]["layers"] == found["layers"] and len(found["cells"]) == COUNT and all(len(cells) == 2 for cells in found["cells"])
     assert cluster.examine(asked)["state"] == COMPLETE  # at once, without asking anybody
     kept.drop(kept.path_of("layers", f"{asked.identity()}.json"))
     assert cluster.examine(asked)["state"] != COMPLETE
@@ -60,7 +60,7 @@ def test_it_shows_what_is_measured_so_far_and_is_kept(cluster):
 def test_layers_of_a_recipe(cluster):
     asked = Layers(Work(MODEL, DATA, Recipe.from_json({"steps": [{"step": "magnitude_prune"}, {"step": "quantize"}]})))
     becomes(cluster, cluster.examine(asked, lane="me")["identity"], COMPLETE)
-    assert len(cluster.examined(asked.identity())["layers"]) == 57
+    assert len(cluster.examined(asked.identity())["layers"]) == COUNT
 
 
 def test_it_is_cancelled_within_a_second(cluster):
@@ -77,7 +77,7 @@ def test_the_newest_of_a_lane_wins(cluster):
 
 
 def test_a_killed_worker_is_replaced_and_the_work_done_again(cluster):
-    asked = sensitivity("share_weights", 16, 8, 4, images=340)
+    asked = sensitivity("share_weights", 16, 4)
     identity = running(cluster, asked)
     busy = [worker for worker, tasks in cluster._connection.client.processing().items() if tasks]
     names = {facts["name"]: address for address, facts in cluster._connection.client.scheduler_info()["workers"].items()}

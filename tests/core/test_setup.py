@@ -215,6 +215,16 @@ def test_ci_runs_make_test_and_nothing_less():
     assert (everything, browser) == ("not alone and not e2e and not benchmark", "alone or e2e"), "every test but the benchmarks"
 
 
+def test_the_second_part_is_told_where_its_tests_are(monkeypatch):
+    commands: list[list[str]] = []
+    monkeypatch.setattr(run.subprocess, "run", lambda command, **_: commands.append(command) or subprocess.CompletedProcess((), 0))
+    run.main(["-x"])
+    run.main(["tests/core/test_setup.py::test_known_holes_are_closed"])
+    marked = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.alone", path.read_text())}
+    assert set(commands[1][commands[1].index("alone or e2e") + 1 : -1]) == {*marked, "tests/e2e"}
+    assert not set(run.LATER) & set(commands[0] + commands[3]), "whoever names a place gets that place"
+
+
 @pytest.mark.parametrize(("statuses", "whole"), [((0, 0), 0), ((1, 0), 1), ((0, 1), 1), ((5, 0), 0), ((0, 5), 0), ((5, 5), 5), ((2,), 2)])
 def test_every_part_of_the_tests_is_run_and_none_of_their_failures_lost(monkeypatch, statuses, whole):
     left = list(statuses)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 
 import core.methods  # noqa: F401
 from core import cluster, gallery
@@ -116,6 +118,14 @@ class Notes:
 def preview(top1: float = 89.0) -> dict:
     found = metrics(top1, 1_500_000, ratio=None, images=256)
     return {"metrics": found, "difference": {"top1": -3.0, "low": -5.0, "high": -1.0}, "before_recovery": False, "images": 256, "seconds": {}}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_looked_through_once():
+    """Streamlit reads the metadata of every installed package for each AppTest, half a second of the processor; they do not change meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture

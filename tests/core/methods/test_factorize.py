@@ -167,7 +167,7 @@ def answers(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return module(x)
 
 
-REAL = ["squeezenet1_1", "mobilenet_v3_small", pytest.param("resnet18", marks=pytest.mark.slow)]
+REAL = ["squeezenet1_1", *(pytest.param(model, marks=pytest.mark.slow) for model in ("mobilenet_v3_small", "resnet18"))]
 
 
 @pytest.fixture(scope="module")
