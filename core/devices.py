@@ -22,9 +22,10 @@ from core.roofline import Limit, Rates
 
 SHIPPED = ASSETS / "devices"
 KINDS = ("phone", "board", "accelerator", "microcontroller", "browser", "server")
-TYPES = ("float32", "int8")
+TYPES = ("float32", "int8")  # what graphs compute in, and so what estimates take
+PEAKS = ("float32", "float16", "int8")
 RANGES = {  # figure → unit, least, most that a device of this century can have
-    "clock": ("cycles/s", 1e6, 1e10), "float32": ("operations/s", 1e5, 1e16), "int8": ("operations/s", 1e5, 1e16),
+    "clock": ("cycles/s", 1e6, 1e10), **dict.fromkeys(PEAKS, ("operations/s", 1e5, 1e16)),
     "bandwidth": ("bytes/s", 1e6, 1e13), "flash_bandwidth": ("bytes/s", 1e5, 1e12), "ram": ("bytes", 1e3, 1e14), "flash": ("bytes", 1e3, 1e15),
 }  # fmt: skip
 NEEDED = ("clock", "bandwidth", "ram", "flash")
@@ -37,11 +38,15 @@ MOST_BYTES = 64_000  # of a profile's file
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, how it was derived, and the titles and addresses of its sources."""
+    """A number, how it was derived, and the titles and addresses of its sources.
+
+    `unconfirmed` says which part of it no source confirms, and is empty where all of it was read in one.
+    """
 
     value: float
     how: str
     sources: tuple[tuple[str, str], ...]
+    unconfirmed: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class Device:
 
     def figure(self, name: str) -> float | None:
         return self.figures[name].value if name in self.figures else None
+
+    @property
+    def unconfirmed(self) -> list[str]:
+        """The figures of which a part is not confirmed by a source."""
+        return [name for name, figure in self.figures.items() if figure.unconfirmed]
 
     def rates(self) -> Rates:
         """The peaks of one thread: a core's part of the operations, and the whole bandwidth."""
@@ -78,7 +88,10 @@ def devices() -> Registry[Device]:
     for path in sorted(SHIPPED.glob("*.json")):
         found.add(path.stem, _shipped(path))
     for path in sorted((home() / "devices").glob("*.json")):
-        device = read(path, own=True)
+        try:
+            device = read(path, own=True)
+        except BadInput as error:
+            raise BadInput(f"The file {str(path)!r} is no profile any more, so mend or remove it: {error}") from None
         if device.name not in found:
             found.add(device.name, device)
     return found
@@ -114,6 +127,15 @@ def add(value: Any) -> Device:
     return device
 
 
+def remove(name: str) -> None:
+    """Let go of a person's own profile; raises `BadInput` for a shipped one, and `UnknownName`."""
+    if not devices().get(name).own:
+        raise BadInput(f"The device {name!r} is a shipped one; only a profile of your own can be removed.")
+    for path in (home() / "devices").glob("*.json"):
+        if read(path).name == name:
+            path.unlink()
+
+
 def checked(value: Any, own: bool = False) -> Device:
     """A profile from its JSON form; raises `BadField` or `BadInput`, one sentence that names the field, its value and what it takes."""
     if not isinstance(value, dict):
@@ -134,7 +156,7 @@ def checked(value: Any, own: bool = False) -> Device:
     if not isinstance(in_flash, bool):
         raise BadField("weights_in_flash", in_flash, "true or false")
     figures = _figures(value.get("figures"), _sources(value.get("sources")))
-    for kind in TYPES:
+    for kind in PEAKS:
         most = MOST_A_CYCLE * cores * figures["clock"].value
         if kind in figures and figures[kind].value > most:
             raise BadField(kind, figures[kind].value, f"at most {most:g} operations/s, which is {MOST_A_CYCLE:g} for each of {cores} cores and each cycle")
@@ -144,9 +166,11 @@ def checked(value: Any, own: bool = False) -> Device:
 def to_json(device: Device) -> dict:
     """The form that `checked` takes."""
     sources = list(dict.fromkeys(source for figure in device.figures.values() for source in figure.sources))
-    figures = {
-        name: {"value": figure.value, "how": figure.how, "sources": [sources.index(each) for each in figure.sources]} for name, figure in device.figures.items()
-    }
+    figures = {}
+    for name, figure in device.figures.items():
+        figures[name] = {"value": figure.value, "how": figure.how, "sources": [sources.index(each) for each in figure.sources]}
+        if figure.unconfirmed:
+            figures[name]["unconfirmed"] = figure.unconfirmed
     return {
         "name": device.name, "title": device.title, "kind": device.kind, "processor": device.processor, "cores": device.cores,
         "weights_in_flash": device.weights_in_flash, "figures": figures, "sources": [{"title": title, "address": at} for title, at in sources],
@@ -177,10 +201,12 @@ def _figure(name: str, given: Any, sources: list[tuple[str, str]]) -> Figure:
     fine = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number) and low <= number <= high
     if not fine:
         raise BadField(name, number, f"a number of {unit} from {low:g} to {high:g}")
+    unconfirmed = _text(given["unconfirmed"], f"unconfirmed of {name}") if "unconfirmed" in given else ""
     places = given.get("sources")
-    if not isinstance(places, list) or not places or not all(isinstance(at, int) and not isinstance(at, bool) and 0 <= at < len(sources) for at in places):
+    fine = isinstance(places, list) and all(isinstance(at, int) and not isinstance(at, bool) and 0 <= at < len(sources) for at in places)
+    if not fine or not (places or unconfirmed):
         raise BadField(f"the sources of {name}", places, f"a list of places in the list of sources, from 0 to {len(sources) - 1}")
-    return Figure(float(number), _text(given.get("how"), f"how of {name}"), tuple(sources[at] for at in places))
+    return Figure(float(number), _text(given.get("how"), f"how of {name}"), tuple(sources[at] for at in places), unconfirmed)
 
 
 def _sources(value: Any) -> list[tuple[str, str]]:

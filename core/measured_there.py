@@ -2,10 +2,11 @@
 
 A line is one JSON object, as the script of an export prints it with `--time`:
 
-    {"device": "raspberry_pi_4", "runtime": "onnxruntime", "threads": 1, "batch": 1, "ms_p50": 14.2, "ms_p10": 14.0, "ms_p90": 15.1, "key": …}
+    {"device": "kitchen-pi", "run": …, "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1, "ms_p10": 14.0, "ms_p50": 14.2, …}
 
-`key` names the run: its identity, its model/key, or its key with a field `model` beside it. With lines, a device gets a factor of its own
-on its estimates. They are kept in PARETOSCOPE_HOME/devices/measured.jsonl. Imports no torch.
+`run` (or `key`) names the run: its identity, its model/key, or its key with a field `model` beside it. `device` is a profile's name, or what a
+machine calls itself, and then whoever gives the line says which device that is. With lines, a device gets a factor of its own on its estimates.
+They are kept in PARETOSCOPE_HOME/devices/measured.jsonl. Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from core.home import folder, home, write_whole
 from core.roofline import Efficiency, estimate
 
 FILE = "measured.jsonl"
+KEPT = {"device", "key", "runtime", "graph", "ms_p50"}  # what every line that was kept has
 TIMES = ("ms_p10", "ms_p50", "ms_p90")
 LONGEST_MS = 1e7  # not quite three hours for a picture
 MOST_LINES, MOST_BYTES = 1000, 1_000_000
 LONGEST = 100  # characters of a name
+FORMATS = ("onnx", "onnx-int8", "tflite", "tflite-int8")  # whose arithmetic estimates are for: not float16, and not eager PyTorch's
 
 
 @dataclass(frozen=True)
@@ -79,35 +82,55 @@ def lines() -> list[dict]:
     path = home() / "devices" / FILE
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not all(isinstance(line, dict) and KEPT <= line.keys() for line in found):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
+        raise BadInput(f"The file {str(path)!r} is damaged; it takes the lines that `devices --measured` keeps there, so mend or remove it.") from None
+    return found
 
 
-def add(text: str, runs: Iterable[Mapping]) -> list[dict]:
+def add(text: str, runs: Iterable[Mapping], device: str | None = None) -> list[dict]:
     """Keep the lines in a text; returns them. A newer line takes the place of one of the same device, run and runtime.
 
-    `runs` are results and rows of the store, one of which each line must name. All or nothing is kept: raises `BadInput` for the first line
-    that cannot be.
+    `device` is the profile of lines whose own `device` is none. `runs` are results and rows of the store, one of which each line must name.
+    All or nothing is kept: raises `BadInput` for the first line that cannot be.
     """
     given = [line for line in text.splitlines() if line.strip()]
     if not given or len(given) > MOST_LINES or len(text) > MOST_BYTES:
-        raise BadInput(f"There are {len(given):,} lines; it takes 1 to {MOST_LINES:,}, each a JSON object with device, key, runtime and ms_p50.")
+        raise BadInput(f"There are {len(given):,} lines; it takes 1 to {MOST_LINES:,}, each a JSON object with device, run, runtime and ms_p50.")
     known = list(runs)
-    new = [_checked(number, line, known) for number, line in enumerate(given, 1)]
+    new = [_checked(number, line, known, device) for number, line in enumerate(given, 1)]
     place = lambda line: (line["device"], line["key"], line["runtime"])
     found = {place(line): line for line in [*lines(), *new]}
     write_whole(folder("devices") / FILE, "".join(json.dumps(line) + "\n" for line in found.values()).encode())
     return new
 
 
-def _checked(number: int, text: str, runs: list[Mapping]) -> dict:
+def forget(device: str) -> int:
+    """Let go of every line of a device; returns how many there were."""
+    found = lines()
+    left = [line for line in found if line["device"] != device]
+    write_whole(folder("devices") / FILE, "".join(json.dumps(line) + "\n" for line in left).encode())
+    return len(found) - len(left)
+
+
+def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> dict:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise BadInput(f"Line {number} cannot be {_short(text)}; it takes a JSON object with device, key, runtime and ms_p50.")
-    names = {name: _name(value.get(name), f"{name} of line {number}") for name in ("device", "runtime", "key")}
-    device = devices().get(names["device"])
+        raise BadInput(f"Line {number} cannot be {_short(text)}; it takes a JSON object with device, run, runtime and ms_p50.")
+    told = {"device": value.get("device"), "runtime": value.get("runtime"), "key": value.get("key", value.get("run"))}
+    names = {name: _name(told[name], f"{'run' if name == 'key' else name} of line {number}") for name in told}
+    profiles = devices()
+    if names["device"] not in profiles and given is None:
+        raise BadField(f"device of line {number}", names["device"], "the name of a profile, or --device beside --measured, which says what it is")
+    device = profiles.get(names["device"] if names["device"] in profiles else given)
+    if value.get("format", FORMATS[0]) not in FORMATS:
+        raise BadField(f"format of line {number}", value["format"], f"one of {', '.join(FORMATS)}, which estimates are for")
     for name in ("threads", "batch"):
         if value.get(name, 1) != 1:
             raise BadField(f"{name} of line {number}", value[name], "1, which is what estimates are for")
@@ -118,8 +141,10 @@ def _checked(number: int, text: str, runs: list[Mapping]) -> dict:
     graph = graphs.find(run["metrics"].get("graph"))
     if graph is None:
         raise BadInput(f"The graph of run {names['key']!r} is not known here; open it on the page Devices once, and give the line again.")
+    if "format" in value and value["format"].endswith("int8") != (graph.type == "int8"):
+        raise BadInput(f"Line {number} is of the {value['format']} file, and the graph of run {names['key']!r} is {graph.type}; it takes the run's own type.")
     estimate(graph.operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
-    return {**names, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
+    return {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
 
 
 _PLAIN = Efficiency(dict.fromkeys(("convolution", "depthwise", "grouped", "linear"), 1.0), 1.0, 0.0)

@@ -21,6 +21,7 @@ from core.home import ASSETS
 from core.machine import machine
 from core.points import bytes_words, count_words, indistinct, signed, times_words
 from core.recipe import Recipe
+from core.runtimes.timed import RUNTIMES
 from core.study import Study, shell_command
 
 PLOTLY, FILES = ASSETS / "plotly" / "plotly-cartesian.min.js", ASSETS / "report"
@@ -75,7 +76,11 @@ def _milliseconds(row: Mapping) -> str:
     if row["ms_p50"] is None:
         return ""
     where = ", another machine" if row["elsewhere"] else ""
-    return f", {row['ms_p50']:.3g} ms (p10–p90 {row['ms_p10']:.3g}…{row['ms_p90']:.3g}) a picture, {escape(row['runtime'])}, one thread{where}"
+    return f", {row['ms_p50']:.3g} ms (p10–p90 {row['ms_p10']:.3g}…{row['ms_p90']:.3g}) a picture, {escape(_runtime(row))}, one thread{where}"
+
+
+def _runtime(row: Mapping) -> str:
+    return RUNTIMES.get(row["runtime"]).title if row["runtime"] in RUNTIMES else row["runtime"]
 
 
 def _charts(study: Study, chosen: Sequence[Mapping]) -> str:
@@ -108,7 +113,9 @@ def changes(rows: Sequence[Mapping], theme: charts.Theme = charts.Theme()) -> di
         }],
         "layout": {
             "paper_bgcolor": theme.paper, "plot_bgcolor": theme.paper, "font": {"color": theme.ink, "size": 12}, "margin": {"l": 10, "r": 14, "t": 10, "b": 42},
-            "xaxis": {"title": {"text": "Points of top-1 against the uncompressed model"}, "gridcolor": theme.grid, "zerolinecolor": theme.muted},
+            "xaxis": {
+                "title": {"text": "Points of top-1 against the uncompressed model"}, "gridcolor": theme.grid, "zerolinecolor": theme.muted, "automargin": True,
+            },
             "yaxis": {"type": "category", "range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False},
         },
     }  # fmt: skip
@@ -168,7 +175,7 @@ def _run(study: Study, row: Mapping, number: int) -> str:
         same = "not distinguishable from 1, " if indistinct(row, "ratio_low", "ratio_high", 1) else ""
         span = f"({same}{row['ratio_low']:.2f}…{row['ratio_high']:.2f})"
         where = ", another machine" if row["elsewhere"] else ""
-        facts["Latency ratio"] = f"{times_words(row['ratio'])} {span}, {row['runtime']}, one picture, one thread{where}"
+        facts["Latency ratio"] = f"{times_words(row['ratio'])} {span}, {_runtime(row)}, one picture, one thread{where}"
     facts["Measured"] = ", ".join(filter(None, ((row["date"] or "")[:10], row["machine"])))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     notes = "".join(f"<p>{escape(note)}</p>" for note in row["notes"])

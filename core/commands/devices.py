@@ -23,7 +23,7 @@ def add(commands) -> None:
     devices.add_argument("--model", metavar="M", help="with --estimate: the model")
     devices.add_argument("--dataset", metavar="D", help="with --estimate: the dataset")
     devices.add_argument("--recipe", metavar="FILE", help="with --estimate: a file with the recipe; - reads it from standard input")
-    devices.add_argument("--device", metavar="NAME", help="this device alone; without --estimate its figures and their sources")
+    devices.add_argument("--device", metavar="NAME", help="this device alone, its sources too without --estimate; with --measured, where that was")
     devices.add_argument("--add", type=Path, metavar="FILE", help="keep a profile of your own, in the form that assets/devices has")
     devices.add_argument("--measured", metavar="FILE", help="keep latencies measured on devices, a JSON object a line; - reads standard input")
     devices.add_argument(
@@ -41,12 +41,14 @@ def act(given) -> None:
     stray = next((name for name in ASKED if getattr(given, name) is not None), None)
     if stray:
         raise BadInput(f"--{stray} is for an estimate; it takes --estimate beside it.")
+    if given.ship and not given.fit:
+        raise BadInput("--ship says where a fit is kept; it takes --fit beside it.")
     if given.fit:
         fit(given.ship)
     if given.add is not None:
         keep(given.add)
     if given.measured is not None:
-        measured(given.measured)
+        measured(given.measured, given.device)
     listing(given)
 
 
@@ -67,14 +69,17 @@ def listing(given) -> None:
     if given.device is not None:
         print(_figures(chosen[0]))
     else:
-        rows = [["device", "title", "cores", "float32", "int8", "memory", "RAM", "flash"], *(_row(device) for device in chosen)]
-        print(terminal.table(rows, right=(2, 3, 4, 5, 6, 7)))
-        print("\nfloat32 and int8 are peak operations a second of the whole device, memory is bytes a second. --device NAME gives the sources.")
+        rows = [["device", "title", "cores", "float32", "float16", "int8", "memory", "RAM", "flash"], *(_row(device) for device in chosen)]
+        print(terminal.table(rows, right=(2, 3, 4, 5, 6, 7, 8)))
+        print("\nThe types' columns are peak operations a second of the whole device, memory is bytes a second. Estimates take float32 and int8.")
+        print("--device NAME gives each figure's sources, and what of it no source confirms.")
     print(f"{found.words()} Fitted {found.date}.")
 
 
 def _row(device) -> list[str]:
-    rates = [count_text(device.figure(name)) + "op/s" if device.figure(name) else "–" for name in ("float32", "int8")]
+    from core.devices import PEAKS
+
+    rates = [count_text(device.figure(name)) + "op/s" if device.figure(name) else "–" for name in PEAKS]
     sizes = [bytes_text(round(device.figure(name))) for name in ("ram", "flash")]
     return [device.name, device.title, str(device.cores), *rates, f"{bytes_text(round(device.figure('bandwidth')))}/s", *sizes]
 
@@ -84,6 +89,7 @@ def _figures(device) -> str:
     for name, figure in device.figures.items():
         lines.append(f"  {name}: {figure.value:g} ({figure.how})")
         lines += [f"    {title}, {address}" for title, address in figure.sources]
+        lines += [f"    not confirmed: {figure.unconfirmed}"] if figure.unconfirmed else []
     return "\n".join(lines)
 
 
@@ -94,7 +100,7 @@ def keep(path: Path) -> None:
     terminal.say(f"{device.title} is kept as {device.name}.")
 
 
-def measured(place: str) -> None:
+def measured(place: str, device: str | None) -> None:
     from core import gallery, measured_there
     from core.store import COMPLETE, Store
 
@@ -104,7 +110,7 @@ def measured(place: str) -> None:
         raise BadInput(f"The file {place!r} cannot be read; it takes a file of text, a JSON object a line, or - for standard input.") from None
     store = Store()
     try:
-        kept = measured_there.add(text, [*gallery.runs(), *store.rows(kind="run", states=[COMPLETE])])
+        kept = measured_there.add(text, [*gallery.runs(), *store.rows(kind="run", states=[COMPLETE])], device)
     finally:
         store.close()
     many = "latencies are" if len(kept) > 1 else "latency is"

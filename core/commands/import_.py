@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.commands import options, terminal
+from core.commands.measure import check_writable
 from core.errors import BadField, BadInput
 from core.work import THREADS
 
@@ -94,6 +95,7 @@ def convert(given) -> None:
 
     if given.output.suffix != ".safetensors":
         raise BadInput(f"--output cannot be {str(given.output)!r}; it takes the name of a .safetensors file.")
+    check_writable(given.output, "--output")
     tensors = {name: tensor.clone().contiguous() for name, tensor in unpickled(given.weights).items()}  # tensors that share memory become two
     write_whole(given.output, save(tensors))
     print(f"{len(tensors)} tensors written to {given.output}")

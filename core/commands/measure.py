@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def check_writable(path: Path, option: str = "--artifact") -> None:
         raise BadInput(f"{path} is a folder; {option} takes the name of a file.")
     if not path.absolute().parent.is_dir():
         raise BadInput(f"The folder {path.absolute().parent} does not exist; {option} takes a file in one that does.")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"The folder {path.absolute().parent} cannot be written ({error.strerror}); {option} takes a file in one that can.") from None
 
 
 def evaluate_artifact(given) -> None:

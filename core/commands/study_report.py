@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core import study, study_report
 from core.commands import options, terminal
+from core.commands.measure import check_writable
 from core.errors import BadInput
 from core.home import write_whole
 from core.store import Store
@@ -28,8 +29,7 @@ def write(given) -> None:
     path = given.output
     if path.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"The report cannot be written to {str(path)!r}; --output takes a name that ends in .html.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise BadInput(f"The report cannot be written to {str(path)!r}; --output takes a file in a folder that exists.")
+    check_writable(path, "--output")
     store = Store()
     try:
         found = study.of(given.model, given.dataset, store)

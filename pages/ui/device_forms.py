@@ -12,25 +12,31 @@ from core.devices import KINDS, Device
 from core.errors import BadInput, ParetoscopeError
 from core.store import COMPLETE
 from pages.ui import services, state
+from pages.ui.link import View
 
 FIGURES = {  # field of the form → figure, its unit there, help
     "clock": ("Clock, MHz", 1e6, "Of the processor that computes, or that starts the operators of an accelerator."),
     "float32": ("float32, Gop/s", 1e9, "Peak operations of all cores; a multiply-add is two. Empty where there is no such arithmetic."),
+    "float16": ("float16, Gop/s", 1e9, "Peak operations of all cores. Kept beside the others; estimates take float32 and int8."),
     "int8": ("int8, Gop/s", 1e9, "Peak operations of all cores on 8-bit integers. Empty where there is no such arithmetic."),
     "bandwidth": ("Memory, GB/s", 1e9, "Peak bandwidth of the memory that values lie in."),
     "ram": ("RAM, MB", 1e6, "What there is for activations, and for weights where they must be loaded."),
     "flash": ("Flash, MB", 1e6, "What there is to store the model in."),
 }
-EXAMPLE = '{"device": "raspberry_pi_4", "runtime": "onnxruntime", "threads": 1, "batch": 1, "ms_p50": 14.2, "key": "115e8b56fc8884bf", "model": "resnet18"}'
+EXAMPLE = '{"device": "my-pi", "run": "115e8b56fc8884bf", "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1, "ms_p50": 14.2}'
 
 
 def forms(device: Device) -> None:
     said = state.session().pop("brought", None)
     with st.container(key="device-forms", horizontal=True, gap="small"):
-        with st.popover("Sources", icon=":material/menu_book:", key="device-sources", help="Where each figure of this profile comes from."):
+        count = len(device.unconfirmed)
+        label = f"Sources, {count} not confirmed" if count else "Sources"
+        with st.popover(label, icon=":material/menu_book:", key="device-sources", help="Where each figure of this profile comes from."):
             st.html(_sources(device))
+            if device.own:
+                st.button("Remove this device", key="device-remove", icon=":material/delete:", on_click=_remove, args=(device,))
         with st.popover("Measured there", icon=":material/timer:", key="device-measured", help="Give latencies that were measured on a device."):
-            _measured()
+            _measured(device)
         with st.popover("Add a device", icon=":material/add:", key="device-add", help="Add a profile of your own, by its figures or as a file."):
             _profile()
     if said:
@@ -41,22 +47,42 @@ def _sources(device: Device) -> str:
     rows = []
     for name, figure in device.figures.items():
         links = ", ".join(f'<a href="{escape(at)}" target="_blank" rel="noopener">{escape(title)}</a>' for title, at in figure.sources)
-        rows.append(f"<tr><td>{name.replace('_', ' ')}</td><td>{escape(figure.how)}<div class='quiet'>{links}</div></td></tr>")
+        doubt = f"<div><span class='tag wrong'>not confirmed</span> {escape(figure.unconfirmed)}</div>" if figure.unconfirmed else ""
+        rows.append(f"<tr><td>{name.replace('_', ' ').replace('ram', 'RAM')}</td><td>{escape(figure.how)}<div class='quiet'>{links}</div>{doubt}</td></tr>")
     title = f'<div class="label">{escape(device.title)} <span class="quiet">{escape(device.processor)}</span></div>'
     return f'{title}<table class="devices sources">{"".join(rows)}</table>'
 
 
-def _measured() -> None:
-    st.caption("One JSON object a line, as the script of an export prints it with `--time`. The device's estimates are scaled by them.")
+def _measured(device: Device) -> None:
+    st.caption(
+        f"One JSON object a line, as the script of an export prints it with `--time`. They are taken as measured on {device.title}, unless a line's own "
+        "`device` is the name of a profile, and scale the device's estimates."
+    )
     with st.form("lines", border=False):
         st.text_area("Lines", key="lines-given", placeholder=EXAMPLE, height=120)
-        st.form_submit_button("Keep", on_click=_keep_lines)
+        st.form_submit_button("Keep", on_click=_keep_lines, args=(device.name,))
+    count = sum(line["device"] == device.name for line in measured_there.lines())
+    if count:
+        st.button(f"Forget the {count} of {device.title}", key="lines-forget", icon=":material/delete:", on_click=_forget, args=(device,))
 
 
-def _keep_lines() -> None:
+def _forget(device: Device) -> None:
+    state.session()["brought"] = (True, f"{measured_there.forget(device.name)} forgotten, of {device.title}.")
+
+
+def _remove(device: Device) -> None:
+    try:
+        devices.remove(device.name)
+        state.session()["brought"] = (True, f"{device.title} was removed.")
+        state.change(device=View.device)
+    except ParetoscopeError as error:
+        state.session()["brought"] = (False, str(error))
+
+
+def _keep_lines(device: str) -> None:
     try:
         runs = [*services.shelf().results(), *services.store().rows(kind="run", states=[COMPLETE])]
-        kept = measured_there.add(state.widget("lines-given") or "", runs)
+        kept = measured_there.add(state.widget("lines-given") or "", runs, device)
         names = ", ".join(sorted({line["device"] for line in kept}))
         state.session()["brought"] = (True, f"{len(kept)} kept, of {names}.")
         state.change(device=kept[-1]["device"])

@@ -112,7 +112,7 @@ def _formats(view: View, run: Mapping) -> list[dict | None]:
 def _format(view: View, asked: Export, format: Format, figures, act) -> dict | None:
     absent, refused = format.missing(), refusal(format, view.recipe)
     if absent or refused:
-        figures.html(f'<div class="export-small">{escape(str(absent or refused))}</div>')
+        figures.html(f'<div class="export-small">{escape(str(absent or refused).replace(format.name, format.title, 1))}</div>')
         if not absent:
             act.button("Append int8", key=f"append-{format.name}", icon=":material/add:", on_click=_append_int8, help="As a new run, which is measured first.")
         return None

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from core import devices
+from core import devices, measured_there
 from core.__main__ import main
 from core.devices import Device, checked, to_json
 from core.errors import BadInput
@@ -47,7 +47,8 @@ def test_a_dozen_devices_of_every_class_are_shipped(home):
         assert (devices.SHIPPED / f"{device.name}.json").exists() and not device.own
         assert checked(to_json(device)) == device
         for figure in device.figures.values():
-            assert figure.how and figure.sources
+            assert figure.how and (figure.sources or figure.unconfirmed)
+        assert set(device.figures) & set(devices.TYPES)
 
 
 @pytest.mark.parametrize("path", sorted(devices.SHIPPED.glob("*.json")), ids=lambda path: path.stem)
@@ -66,8 +67,8 @@ def test_the_arithmetic_that_a_figure_tells_gives_the_figure(path):
 
 
 def number(factor: str) -> float:
-    """`1.5 GHz`, `3,200 MT/s`, `8 FLOP/cycle`."""
-    found = re.match(r"([\d.,]+)(?: ([TGM])(?:Hz|T/s|B/s))?", factor)
+    """`1.5 GHz`, `3,200 MT/s`, `158.5 Mop/s`, `8 FLOP/cycle`."""
+    found = re.match(r"([\d.,]+)(?: ([TGM])(?:Hz|T/s|B/s|op/s))?", factor)
     return float(found[1].replace(",", "")) * UNITS.get(found[2], 1)
 
 
@@ -83,6 +84,9 @@ def number(factor: str) -> float:
          "cores and each cycle."),
         (changed(figures__float32=None), "A peak rate is missing; it takes operations/s as float32, as int8, or both."),
         (changed(figures__clock__sources=[]), "the sources of clock cannot be []; it takes a list of places in the list of sources, from 0 to 0."),
+        (changed(figures__clock__unconfirmed=""), "unconfirmed of clock cannot be ''; it takes a text of 1 to 200 characters."),
+        (changed(figures__float16={"value": 9e15, "how": "x", "sources": [0]}), "float16 cannot be 9000000000000000.0; it takes at most 7.2e+14 operations/s, "
+         "which is 100000 for each of 4 cores and each cycle."),
         (changed(figures__clock__sources=[3]), "the sources of clock cannot be [3]; it takes a list of places in the list of sources, from 0 to 0."),
         (changed(sources=[{"title": "x", "address": "file:///etc"}]), "address cannot be 'file:///etc'; it takes an address that begins with https:// or http://."),
         (changed(name="../x"), "name cannot be '../x'; it takes 1 to 40 small letters, digits and underscores."),
@@ -106,11 +110,37 @@ def test_a_profile_of_ones_own(home, tmp_path, capsys):
     mine = devices.devices().get("my_board")
     assert mine.own and mine.rates().operations == {"float32": 57.6e9 / 4}
     assert [limit.needed for limit in mine.limits(1000, 50)] == [1000, 1050]
+    devices.remove("my_board")
+    assert "my_board" not in devices.devices()
+    with pytest.raises(BadInput, match=r"^The device 'esp32' is a shipped one; only a profile of your own "):
+        devices.remove("esp32")
     file.write_text(json.dumps(PROFILE | {"name": "esp32"}))
     assert main(["devices", "--add", str(file)]) == 2 and capsys.readouterr().err == "There is a shipped device named 'esp32'; it takes another name.\n"
     file.write_text("{")
     assert main(["devices", "--add", str(file)]) == 2 and "is not JSON" in capsys.readouterr().err
     assert main(["devices", "--add", str(tmp_path)]) == 2 and "cannot be read" in capsys.readouterr().err
+
+
+def test_what_no_source_confirms_is_said_beside_the_figure(home, capsys):
+    server = devices.devices().get("server_core")
+    assert "clock" in server.unconfirmed and not server.figures["clock"].sources
+    assert main(["devices", "--device", "server_core"]) == 0
+    assert "  clock: 2e+09 (2.0 GHz, the base frequency)\n    not confirmed: the clock\n" in capsys.readouterr().out
+    doubted = changed(figures__clock__sources=[], figures__clock__unconfirmed="the clock")
+    assert checked(doubted).unconfirmed == ["clock"] and checked(to_json(checked(doubted))) == checked(doubted)
+    assert devices.devices().get("raspberry_pi_5").unconfirmed == []
+
+
+def test_a_file_of_ones_own_that_was_damaged_is_named(home, capsys):
+    place = home / "devices" / "mine.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(changed(figures__ram=None)))
+    assert main(["devices"]) == 2
+    assert capsys.readouterr().err.startswith(f"The file '{place}' is no profile any more, so mend or remove it: The figure ram is missing; ")
+    place.unlink()
+    (home / "devices" / "measured.jsonl").write_text('{"device": "esp32"}\n')
+    with pytest.raises(BadInput, match=r"measured\.jsonl' is damaged; it takes the lines that `devices --measured` keeps there, so mend or remove it\.$"):
+        measured_there.lines()
 
 
 def test_a_microcontroller_keeps_weights_in_flash(home):
@@ -127,6 +157,7 @@ def test_the_command_lists_and_refuses(home, capsys):
         (["--estimate", "--model", "resnet18"], "--dataset is missing; --estimate takes --model, --dataset and --recipe."),
         (["--model", "resnet18"], "--model is for an estimate; it takes --estimate beside it."),
         (["--measured", "/nowhere"], "The file '/nowhere' cannot be read"),
+        (["--ship"], "--ship says where a fit is kept; it takes --fit beside it."),
     ):
         assert main(["devices", *wrong]) == 2
         assert capsys.readouterr().err.startswith(said)

@@ -1,10 +1,12 @@
 """Latencies brought back from devices: which lines are kept, what they make of an estimate, what is refused."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from core import estimates, graphs, measured_there
+from core import estimates, exports, graphs, measured_there
 from core.calibration import current
 from core.devices import devices
 from core.errors import BadInput
@@ -44,6 +46,19 @@ def test_one_latency_scales_the_estimates_of_its_device_alone(kept):
     assert len(measured_there.lines()) == 2  # the same run by another of its names
     measured_there.add(line(ms_p50=4 * before.ms), RUNS)
     assert [entry["ms_p50"] for entry in measured_there.lines()] == [4 * before.ms, 2 * before.ms]
+    assert measured_there.forget("phone_flagship") == 0 and measured_there.forget("raspberry_pi_4") == 2 and measured_there.lines() == []
+
+
+@pytest.mark.parametrize("script", sorted((Path(exports.__file__).parent / "scripts").glob("run_*.py")), ids=lambda path: path.stem)
+def test_a_line_as_the_scripts_of_exports_print_it(kept, script):
+    (about,) = (line for line in script.read_text().splitlines() if line.startswith("ABOUT = "))
+    values = {"device": "kitchen-pi", "run": "aaaa", "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1}
+    printed = json.dumps({name: values[name] for name in re.findall(r'"(\w+)":', about)} | {"ms_p10": 9.0, "ms_p50": 10.0, "ms_p90": 11.0})
+    with pytest.raises(BadInput, match="device of line 1 cannot be 'kitchen-pi'; "):
+        measured_there.add(printed, RUNS)
+    (kept_line,) = measured_there.add(printed, RUNS, "raspberry_pi_5")
+    assert (kept_line["device"], kept_line["key"], kept_line["graph"]) == ("raspberry_pi_5", "aaaa", GRAPH.key)
+    assert measured_there.add(line(), RUNS, "raspberry_pi_5")[0]["device"] == "raspberry_pi_4"  # a profile's own name goes first
 
 
 def test_the_factor_and_its_error_by_hand():
@@ -69,8 +84,11 @@ def test_the_estimate_is_the_fits(kept):
     ("given", "said"),
     [
         ("", "There are 0 lines; it takes 1 to 1,000"),
-        ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, key, runtime and ms_p50."),
-        (line(device="toaster"), "There is no device named 'toaster'; "),
+        ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, run, runtime and ms_p50."),
+        (line(key=None), "run of line 1 cannot be None; it takes a text of 1 to 100 characters."),
+        (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes the run's own type."),
+        (line(format="onnx-fp16"), "format of line 1 cannot be 'onnx-fp16'; it takes one of onnx, onnx-int8, tflite, tflite-int8, which estimates are for."),
+        (line(device="toaster"), "device of line 1 cannot be 'toaster'; it takes the name of a profile, or --device beside --measured, which says what it is."),
         (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),
         (line(ms_p50=None), "Line 1 has no ms_p50; it takes the median time for one picture in milliseconds."),
         (line(batch=8), "batch of line 1 cannot be 8; it takes 1, which is what estimates are for."),

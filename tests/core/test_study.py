@@ -130,7 +130,8 @@ def test_on_the_command_line(home, tmp_path, capsys):
     assert status == 0 and json.loads(printed.out)["bytes"] == (tmp_path / "study.html").stat().st_size > 1_400_000
     for given, sentence in (
         (("--output", tmp_path / "study.pdf"), "--output takes a name that ends in .html"),
-        (("--output", tmp_path / "no" / "study.html"), "--output takes a file in a folder that exists"),
+        (("--output", tmp_path / "no" / "study.html"), "--output takes a file in one that does"),
+        (("--output", "/proc/study.html"), "The folder /proc cannot be written ("),
         (("--runs", "nope", "--output", tmp_path / "x.html"), "named 'nope'"),
         ((), "--output"),
     ):

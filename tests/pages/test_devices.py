@@ -74,9 +74,11 @@ def test_latencies_measured_there_scale_the_estimate(graphed):
     page.text_area(key="lines-given").input(json.dumps(line | {"key": "nobody"}))
     page.button[_place(page, "Keep")].click().run()
     assert "There is no run named 'nobody'" in page.error[0].value and measured_there.lines() == []
-    page.text_area(key="lines-given").input(json.dumps(line | {"key": shipped()[0]["identity"]}))
+    page.text_area(key="lines-given").input(json.dumps(line | {"device": "my-pi", "run": shipped()[0]["identity"]}))  # as a script prints it
     page.button[_place(page, "Keep")].click().run()
     assert not page.error and sum(bars(page)) == pytest.approx(2 * before) and "checked, × 2.00" in markup(page)
+    page.button[_place(page, "Forget the 1 of Raspberry Pi 4 Model B, 4 GB")].click().run()
+    assert not page.error and sum(bars(page)) == pytest.approx(before) and measured_there.lines() == []
 
 
 def test_a_device_of_ones_own_by_the_form(graphed):
@@ -97,6 +99,8 @@ def test_a_device_of_ones_own_by_the_form(graphed):
     page.button[_place(page, "Add")].click().run()
     assert not page.error and devices.devices().get("mine").rates().operations == {"float32": 8e9}
     assert asked_for(page, "device") == ["mine"] and "Mine · yours" in markup(page)
+    page.button[_place(page, "Remove this device")].click().run()
+    assert not page.error and "mine" not in devices.devices() and "Mine · yours" not in markup(page)
 
 
 def _place(page: AppTest, label: str) -> int:

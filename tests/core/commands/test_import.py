@@ -68,6 +68,19 @@ def test_a_pth_file_is_converted_by_its_owner(own, call, tmp_path):
     assert card["validation"]["top1"] == own_pictures.accuracy(module, root / "val", 36, 32)
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("/nowhere/mine.safetensors", "The folder /nowhere does not exist; --output takes a file in one that does."),
+        ("/proc/mine.safetensors", "The folder /proc cannot be written ("),
+        ("mine.pth", "--output cannot be 'mine.pth'; it takes the name of a .safetensors file."),
+    ],
+)
+def test_what_was_converted_needs_a_place(own, call, output, said):
+    status, out, err = call("convert", "--weights", own[2], "--output", output)
+    assert (status, out) == (2, "") and err.startswith(said) and err.count("\n") == 1
+
+
 class Harm:
     def __reduce__(self):
         return os.system, ("touch harmed",)
