@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import absent, acts, header, services, state
-from pages.ui.chart import load as load_plotly
+from pages.ui import acts
 from pages.ui.controls import controls
 from pages.ui.drawers import drawers
-from pages.ui.frame import frame, guard
+from pages.ui.frame import guard
 from pages.ui.live import lead, live, think
+from pages.ui.page import page
 from pages.ui.panel import panel
 
 
 def main() -> None:
-    frame("Explorer")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        with st.container(key="explorer"):  # a grid of the style sheet
-            panel()
-            explorer()
-            drawers()
+    with st.container(key="explorer"):  # a grid of the style sheet
+        panel()
+        explorer()
+        drawers()
 
 
 @st.fragment(key=acts.EXPLORER)
@@ -43,4 +34,4 @@ def explorer() -> None:
         controls()
 
 
-main()
+page("Explorer", main)

@@ -22,6 +22,7 @@ from torchvision.models.maxvit import MBConv, PartitionAttentionLayer
 from torchvision.ops import MLP
 
 from core import zoo
+from core.remembered import Remembered
 
 REMEMBERED = 32  # networks
 OUT, IN = "out", "in"
@@ -83,13 +84,7 @@ def groups(module: nn.Module, input_size: int) -> list[Group]:
     or split: there the network without a channel would not compute what the whole one does with that channel ignored.
     Remembered by the shapes of the network, since tracing takes longer than pruning.
     """
-    key = (repr(module), input_size)
-    found = _GROUPS.get(key)
-    if found is None:
-        found = _GROUPS[key] = _trace(module, input_size)
-        if len(_GROUPS) > REMEMBERED:
-            _GROUPS.pop(next(iter(_GROUPS)))
-    return found
+    return _GROUPS.get((repr(module), input_size), lambda: _trace(module, input_size))
 
 
 def untouched(module: nn.Module, found: list[Group]) -> list[str]:
@@ -104,7 +99,7 @@ def whole_because(model: str) -> str:
     return WHOLE.get(zoo.models().get(model, {}).get("family", ""), "their channels are shuffled, split or normalised together")
 
 
-_GROUPS: dict[tuple[str, int], list[Group]] = {}
+_GROUPS: Remembered[list[Group]] = Remembered(REMEMBERED)
 
 
 def _trace(module: nn.Module, input_size: int) -> list[Group]:

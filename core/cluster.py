@@ -166,7 +166,7 @@ class Cluster:
         return self._submit_job({"op": "submit"} | given | columns)
 
     def examine(self, asked: Any, lane: str | None = None) -> dict:
-        """Measure what a `core.sensitivity.Sensitivity`, `core.layers.Layers`, `core.size_parts.SizeParts` or `core.timings.Timings` asks for.
+        """Measure what a `core.layers.sensitivity.Sensitivity`, `core.layers.facts.Layers`, `core.size_parts.SizeParts` or `core.timings.Timings` asks for.
 
         `examined` gives the result. Returns the job's row, COMPLETE at once while the result is kept. A newer one in a lane takes the place of the former.
         """
@@ -195,8 +195,9 @@ class Cluster:
         return self._submit_job(request | columns)
 
     def ask(self, model: str, dataset: str) -> dict:
-        """Have a checkpoint answer a few pictures (kind "answers"); `metrics` of the row is then what `core.answers.make` returns."""
-        from core import answers, zoo
+        """Have a checkpoint answer a few pictures (kind "answers"); `metrics` of the row is then what `core.lessons.answers.make` returns."""
+        from core import zoo
+        from core.lessons import answers
 
         identity = answers.identity(zoo.checkpoint(model, dataset), dataset)
         given = {"model": model, "dataset": dataset}

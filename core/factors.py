@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from core import eigen
+from core.remembered import Remembered
 
 SVD, TUCKER = "svd", "tucker"
 RANKS = {SVD: 1, TUCKER: 2}
@@ -109,14 +109,10 @@ def spectrum(weight: Tensor, side: Callable[[Tensor], Tensor], turn: Turn = cont
     with turn():
         stored = _places_first(weight).contiguous().numpy()
         key = (side.__name__, tuple(weight.shape), hashlib.blake2b(stored, digest_size=16).digest())
-    found = _SPECTRA.pop(key, None) or _spectrum(side(weight), turn)
-    _SPECTRA[key] = found
-    while sum(4 * known.vectors.numel() for known in _SPECTRA.values()) > REMEMBERED_BYTES:
-        _SPECTRA.popitem(last=False)
-    return found
+    return _SPECTRA.get(key, lambda: _spectrum(side(weight), turn))
 
 
-_SPECTRA: OrderedDict[tuple, Spectrum] = OrderedDict()
+_SPECTRA: Remembered[Spectrum] = Remembered(REMEMBERED_BYTES, lambda known: 4 * known.vectors.numel())
 
 
 def _spectrum(matrix: Tensor, turn: Turn) -> Spectrum:

@@ -139,7 +139,7 @@ def add_graphs(report: Callable[[str], None] = lambda said: None, *, turn=contex
         for row in rows:
             work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
             for metrics, each in ((row["metrics"], work), (row["baseline"], work.baseline())):
-                graph = graphs.find(metrics.get("graph")) or graphs.Graph.from_json(graphs.measure(graphs.Asked(each), turn=turn))
+                graph = graphs.find(metrics.get("graph")) or graphs.Graph.from_json(graphs.measure(graphs.Operators(each), turn=turn))
                 found[graph.key] = graph
                 metrics |= {"graph": graph.key, "activation_bytes": graph.activation_bytes}
                 metrics["provenance"]["activation_bytes"] = "measured"

@@ -4,7 +4,7 @@
     keep(graph)                    # a run's metrics name it by `graph.key`
     find(key)                      # in a page: shipped with the gallery, or kept since
 
-Runs whose shapes and types are equal share a graph, so it is kept once under a hash of what it says. What is kept may be dropped; `Asked` has a
+Runs whose shapes and types are equal share a graph, so it is kept once under a hash of what it says. What is kept may be dropped; `Operators` has a
 worker count it again. Imports torch only to count.
 """
 
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from core import kept
+from core.asked import Asked
 from core.home import ASSETS, write_whole
-from core.recipe import TRAIN, digest
+from core.recipe import digest
 from core.roofline import BYTES, Operator
-from core.work import Work
 
 if TYPE_CHECKING:
     from core.weights import Compressed
@@ -67,39 +67,11 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The graph of a recipe, as a job of the cluster; what it is measured on does not count."""
+class Operators(Asked):
+    """What is asked: the operators of a recipe; `measure` answers with their graph."""
 
     kind: ClassVar[str] = "graph"
-
-    work: Work
-
-    @property
-    def model(self) -> str:
-        return self.work.model
-
-    @property
-    def dataset(self) -> str:
-        return self.work.dataset
-
-    @property
-    def trains(self) -> bool:
-        return any(step.kind == TRAIN for step in self.work.recipe.steps)
-
-    def check(self) -> None:
-        """Raises `NotHere` when the dataset, the checkpoint or a teacher is missing, before any long work."""
-        self.work.check()
-
-    def identity(self) -> str:
-        same = Work(self.work.model, self.work.dataset, self.work.recipe, latency=False)
-        return digest(f"graph {VERSION} {same.identity()}")
-
-    def to_json(self) -> dict:
-        return self.work.to_json()
-
-    @staticmethod
-    def from_json(value: dict) -> Asked:
-        return Asked(Work.from_json(value))
+    version: ClassVar[int] = VERSION
 
 
 def of(subject: Compressed) -> Graph:
@@ -126,7 +98,7 @@ def figures(subject: Compressed) -> dict:
     return {"graph": graph.key, "activation_bytes": graph.activation_bytes}
 
 
-def measure(asked: Asked, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:
+def measure(asked: Operators, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:
     """The graph of a recipe as JSON, with its `key`; compresses, but trains only where shapes depend on it."""
     from core import engine
 

@@ -120,7 +120,8 @@ def _open(options: Options, closing: contextlib.ExitStack):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import dask
 
-    from core import gallery, students
+    from core import gallery
+    from core.lessons import students
     from core.store import Store
 
     method = "forkserver" if sys.platform == "linux" else "spawn"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.errors import BadRecipe
+from core.remembered import Remembered
 
 PREVIEW_SAMPLE = 1 << 17  # scores that a preview looks at to find the limit
 ENTROPY_BINS = 100  # of the histogram of a filter's activations
@@ -223,7 +224,7 @@ def histogram_entropy(values, bins: int = ENTROPY_BINS):
     return bits[counts].view(-1, bins).sum(1)
 
 
-_REMEMBERED: dict[tuple, list] = {}
+_REMEMBERED: Remembered[list] = Remembered(REMEMBERED_BYTES, lambda tensors: sum(tensor.nbytes for tensor in tensors))
 
 
 def remembered(kind: tuple, subject, context, measure: Callable[[], list]) -> list:
@@ -233,12 +234,7 @@ def remembered(kind: tuple, subject, context, measure: Callable[[], list]) -> li
     """
     with context.turn():
         key = (*kind, context.dataset.fingerprint, context.input_size, repr(subject.module), _fingerprint(subject.module))
-    if key not in _REMEMBERED:
-        _REMEMBERED[key] = found = measure()
-        while _REMEMBERED and sum(tensor.nbytes for tensors in _REMEMBERED.values() for tensor in tensors) > REMEMBERED_BYTES:
-            _REMEMBERED.pop(next(iter(_REMEMBERED)))  # the oldest
-        return found
-    return _REMEMBERED[key]
+    return _REMEMBERED.get(key, measure)
 
 
 def _fingerprint(module) -> tuple:

@@ -10,63 +10,30 @@ Called by the cluster, the command line and notebooks; the page "Size" draws it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from core import engine
+from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import UnknownName
-from core.layers import form_of, owners
-from core.recipe import TRAIN, digest
-from core.work import Work
+from core.layers.facts import form_of, owners
 
 if TYPE_CHECKING:
     from core.weights import Compressed
 
-VERSION = 1  # of the form of what is kept
 BATCH_NORM, BIASES, OTHERS, HEADER = "batch norm", "biases", "others", "header"
 KINDS = ("values", "positions", "codebooks", "scales", BATCH_NORM, BIASES, OTHERS, HEADER)
 REST = {BATCH_NORM: "batch norms", OTHERS: "everything else", HEADER: "header and checksum"}  # rows of their own, below the layers
 
 
 @dataclass(frozen=True)
-class SizeParts:
+class SizeParts(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "size"
-
-    work: Work
-
-    def __post_init__(self):
-        object.__setattr__(self, "work", dataclasses.replace(self.work, split="validation", images=None, latency=False))
-
-    @property
-    def model(self) -> str:
-        return self.work.model
-
-    @property
-    def dataset(self) -> str:
-        return self.work.dataset
-
-    def check(self) -> None:
-        """Raises `NotHere` when the dataset, the checkpoint or a teacher is missing, before any long work."""
-        self.work.check()
-
-    def identity(self) -> str:
-        return digest(f"size {VERSION} {self.work.identity()}")
-
-    @property
-    def trains(self) -> bool:
-        return any(step.kind == TRAIN for step in self.work.recipe.steps)
-
-    def to_json(self) -> dict:
-        return self.work.to_json()
-
-    @staticmethod
-    def from_json(value: dict) -> SizeParts:
-        return SizeParts(Work.from_json(value))
+    version: ClassVar[int] = 1
 
 
 def measure(asked: SizeParts, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:

@@ -1,6 +1,6 @@
 """The report of a study: one HTML file with its charts, that asks the network for nothing and prints well.
 
-    page = html(study.of("resnet18", "fashion_mnist", Store()), keys=["1f0c…"])
+    page = html(study.of("resnet18", "fashion_mnist", Shelf.of(Store())), keys=["1f0c…"])
 
 plotly.js is written into the file (the part in assets/plotly that draws two dimensions), and a content policy forbids everything else.
 Called by `python -m core report` and the explorer. What `core.commands.report` prints is one run in a terminal. Imports no torch.

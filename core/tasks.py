@@ -177,7 +177,8 @@ def _training(request: dict, job: Job) -> dict:
 
 
 def _teacher_answers(request: dict, job: Job) -> dict:
-    from core import answers, zoo
+    from core import zoo
+    from core.lessons import answers
 
     with job.turn():
         _use_threads(1)
@@ -219,7 +220,7 @@ def _import(request: dict, job: Job) -> dict:
 
 
 def _examination(module: str, kind: str, request: dict, job: Job) -> dict:
-    """What `core.sensitivity`, `core.layers`, `core.size_parts` or `core.graphs` measures; the result is the file that keeps it, written by the office."""
+    """What a module of `_KINDS` measures: layers, sizes, graphs; the result is the file that keeps it, written by the office."""
     examiner = importlib.import_module(module)
     asked = getattr(examiner, kind).from_json(request)
     with job.turn():
@@ -257,9 +258,9 @@ def _timings(request: dict, job: Job) -> dict:
 
 _KINDS: dict[str, Callable[[dict, Job], dict]] = {
     "run": _run, "latency": _timing, "training": _training, "fetch": _fetch, "import": _import,
-    "sensitivity": functools.partial(_examination, "core.sensitivity", "Sensitivity"), "layers": functools.partial(_examination, "core.layers", "Layers"),
-    "answers": _teacher_answers, "graph": functools.partial(_examination, "core.graphs", "Asked"), "export": _export,
-    "size": functools.partial(_examination, "core.size_parts", "SizeParts"), "timings": _timings,
+    "sensitivity": functools.partial(_examination, "core.layers.sensitivity", "Sensitivity"),
+    "layers": functools.partial(_examination, "core.layers.facts", "Layers"), "size": functools.partial(_examination, "core.size_parts", "SizeParts"),
+    "graph": functools.partial(_examination, "core.graphs", "Operators"), "answers": _teacher_answers, "export": _export, "timings": _timings,
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ cluster, the command line and notebooks; the Latency page draws it. Imports torc
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from core import engine
+from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import BadField, BadInput
 from core.machine import machine
 from core.metrics.latency import INT8, Memory, row, verdict
-from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe, digest
+from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
 from core.runtimes.timed import RUNTIMES, profiled_session
 from core.turns import core_count
 from core.work import Work
@@ -33,12 +33,12 @@ LARGEST_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Timings:
+class Timings(Asked):
     """What is asked: a model on a dataset and a recipe, in the named `runtimes` (all by default); raises `BadField` or `UnknownName`."""
 
     kind: ClassVar[str] = "timings"
+    version: ClassVar[int] = VERSION
 
-    work: Work
     threads: int = 1
     batch: int = 1
     runtimes: tuple[str, ...] = ()
@@ -51,23 +51,11 @@ class Timings:
         for name in self.runtimes:
             RUNTIMES.get(name)
         object.__setattr__(self, "runtimes", tuple(self.runtimes) or tuple(RUNTIMES))
-        object.__setattr__(self, "work", dataclasses.replace(self.work, split="validation", images=None, latency=False))
+        super().__post_init__()
 
-    @property
-    def model(self) -> str:
-        return self.work.model
-
-    @property
-    def dataset(self) -> str:
-        return self.work.dataset
-
-    def check(self) -> None:
-        """Raises `NotHere` when the dataset, the checkpoint or a teacher is missing, before any long work."""
-        self.work.check()
-
-    def identity(self) -> str:
-        """Milliseconds belong to a machine, so its name is part of it."""
-        return digest(f"timings {VERSION} {machine()['id']} {self.threads} {self.batch} {' '.join(self.runtimes)} {self.work.identity()}")
+    def _also(self) -> tuple:
+        """Milliseconds belong to a machine, so its name is among it."""
+        return machine()["id"], self.threads, self.batch, *self.runtimes
 
     @property
     def trains(self) -> bool:

@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import absent, header, layers, services, state
-from pages.ui.chart import load as load_plotly
-from pages.ui.frame import frame, guard
+from pages.ui.layers import layers
+from pages.ui.page import page
 
-
-def main() -> None:
-    frame("Layers")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        layers.layers()
-
-
-main()
+page("Layers", layers)

@@ -5,23 +5,7 @@ Reads what was set, asks `core` through `pages/ui`, and draws; computes nothing.
 
 from __future__ import annotations
 
-from pages.ui import absent, header, services, state
-from pages.ui.chart import load as load_plotly
 from pages.ui.distill import distill
-from pages.ui.frame import frame, guard
+from pages.ui.page import page
 
-
-def main() -> None:
-    frame("Distill")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view, model_label="Teacher")
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        distill()
-
-
-main()
+page("Distill", distill, model_label="Teacher")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.papers import PAPERS
-from core.reproduced import standings
+from core.papers.classics import PAPERS
+from core.papers.reproduced import standings
 from pages.ui import reproduce, services
 from pages.ui.chart import load as load_plotly
 from pages.ui.frame import frame, guard

@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import absent, header, services, state
 from pages.ui.export import export
-from pages.ui.frame import frame, guard
+from pages.ui.page import page
 
-
-def main() -> None:
-    frame("Export")
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        export()
-
-
-main()
+page("Export", export, charts=False)

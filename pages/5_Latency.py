@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import absent, header, latency, services, state
-from pages.ui.chart import load as load_plotly
-from pages.ui.frame import frame, guard
+from pages.ui.latency import latency
+from pages.ui.page import page
 
-
-def main() -> None:
-    frame("Latency")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        latency.latency()
-
-
-main()
+page("Latency", latency)

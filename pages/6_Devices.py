@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import absent, devices, header, services, state
-from pages.ui.chart import load as load_plotly
-from pages.ui.frame import frame, guard
+from pages.ui.devices import devices
+from pages.ui.page import page
 
-
-def main() -> None:
-    frame("Devices")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        devices.devices()
-
-
-main()
+page("Devices", devices)

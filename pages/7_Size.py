@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import absent, header, services, size, state
-from pages.ui.chart import load as load_plotly
-from pages.ui.frame import frame, guard
+from pages.ui.page import page
+from pages.ui.size import size
 
-
-def main() -> None:
-    frame("Size")
-    load_plotly()
-    with guard():
-        services.cluster()
-        view = state.view()
-        header.header(view)
-        if absent.anything(view):
-            return
-        header.baseline(view)
-        size.size()
-
-
-main()
+page("Size", size)

@@ -148,7 +148,7 @@ def estimate(given) -> None:
     work.check()
     use_threads(THREADS)
     with terminal.Progress(f"{work.model} on {work.dataset}") as progress:
-        told = graphs.measure(graphs.Asked(work), turn=Turns().compute, report=progress)
+        told = graphs.measure(graphs.Operators(work), turn=Turns().compute, report=progress)
     graph = graphs.Graph.from_json(told)
     size, how = file_bytes(work, graph)
     answers = [estimates.for_device(device, graph, size) for device in chosen]

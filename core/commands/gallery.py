@@ -50,8 +50,8 @@ def show(given) -> None:
 
 def show_students(given) -> None:
     """Every shipped student. --build measures what is missing on the datasets that are here."""
-    from core import students
     from core.datasets import DATASETS
+    from core.lessons import students
 
     for name in students.DATASETS if given.build else ():
         absent = DATASETS.get(name).missing()
@@ -67,8 +67,8 @@ def show_students(given) -> None:
 
 
 def build_students(dataset: str) -> None:
-    from core import students
     from core.commands.threads import use_threads
+    from core.lessons import students
     from core.turns import Turns
 
     use_threads(1)

@@ -8,10 +8,10 @@ from core import kept
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
 from core.errors import BadInput
-from core.layers import Layers
+from core.layers.facts import Layers
+from core.layers.sensitivity import IMAGES, Sensitivity, measurable
 from core.points import signed, value_words
 from core.recipe import STEPS, Recipe
-from core.sensitivity import IMAGES, Sensitivity, measurable
 from core.work import THREADS, Work
 
 
@@ -67,7 +67,8 @@ def examined(asked: Layers | Sensitivity, progress) -> dict:
         from core.turns import Turns
 
         use_threads(THREADS)
-        from core import layers, sensitivity
+        from core.layers import facts as layers
+        from core.layers import sensitivity
 
         measure = {"layers": layers.measure, "sensitivity": sensitivity.measure}[asked.kind]
         found = measure(asked, turn=Turns().compute, report=lambda event: progress({key: value for key, value in event.items() if key != "metrics"}))

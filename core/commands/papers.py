@@ -23,8 +23,8 @@ def add(commands) -> None:
 
 
 def show(given) -> None:
-    from core.papers import PAPERS
-    from core.reproduced import standings
+    from core.papers.classics import PAPERS
+    from core.papers.reproduced import standings
     from core.store import Store
 
     chosen = [PAPERS.get(given.only)] if given.only is not None else [paper for _name, paper in PAPERS.items()]
@@ -48,7 +48,7 @@ def _run(paper, again: bool) -> None:
     """Measure every row on both splits, one after the other; a run that is known costs nothing."""
     from core.commands import attached
     from core.datasets import DATASETS
-    from core.reproduced import shipped, work
+    from core.papers.reproduced import shipped, work
 
     dataset = paper.dataset()
     wanted = [(row, split) for row in paper.rows for split in reversed(SPLITS) if again or shipped(row, dataset, split) is None]
@@ -80,8 +80,8 @@ def _train_missing(paper, dataset: str) -> None:
 
 
 def _build(names: list[str]) -> None:
-    from core import reproduced
     from core.commands.threads import use_threads
+    from core.papers import reproduced
     from core.turns import Turns
 
     use_threads(1)
@@ -90,7 +90,7 @@ def _build(names: list[str]) -> None:
 
 
 def _text(test, validation) -> str:
-    from core.paper_figures import measured_words, table
+    from core.papers.figures import measured_words, table
 
     paper = test.paper
     titles, rows = table(test, validation)

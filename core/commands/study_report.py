@@ -9,6 +9,7 @@ from core.commands import options, terminal
 from core.commands.measure import check_writable
 from core.errors import BadInput
 from core.home import write_whole
+from core.known import Shelf
 from core.store import Store
 
 
@@ -32,7 +33,7 @@ def write(given) -> None:
     check_writable(path, "--output")
     store = Store()
     try:
-        found = study.of(given.model, given.dataset, store)
+        found = study.of(given.model, given.dataset, Shelf.of(store))
     finally:
         store.close()
     data = study_report.html(found, given.runs).encode()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core import gallery, reproduced, students
+from core import gallery
 from core.errors import BadInput
+from core.lessons import students
 from core.machine import machine
+from core.papers import reproduced
 from core.recipe import Recipe
 from core.store import COMPLETE, Store
 from core.work import Work

@@ -25,16 +25,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core import engine, kept, points
+from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import BadInput
 from core.exports import sheet
 from core.exports.formats import FORMATS, INT8, Around, Format
 from core.machine import machine
 from core.metrics import accuracy
-from core.recipe import TRAIN, Recipe, digest
+from core.recipe import Recipe, digest
 from core.work import Work
 
-VERSION = 1  # of the form of what is kept
 MOST_DISAGREEMENT = 0.001  # of the pictures, for files that compute what the engine computed
 WRITTEN = 0.75  # of the progress, when there is a file
 WANTS_INT8 = {"step": "quantize", "weight_bits": 8, "activation_bits": 8}
@@ -97,30 +97,18 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Asked):
     """What is asked for: a run, over the whole validation split, in a format."""
 
     kind: ClassVar[str] = "export"
+    version: ClassVar[int] = 1
     shelf: ClassVar[str] = "exports"
 
-    work: Work
     format: str
 
     def __post_init__(self):
         FORMATS.get(self.format)
-        object.__setattr__(self, "work", dataclasses.replace(self.work, split="validation", images=None, latency=False))
-
-    @property
-    def model(self) -> str:
-        return self.work.model
-
-    @property
-    def dataset(self) -> str:
-        return self.work.dataset
-
-    @property
-    def trains(self) -> bool:
-        return any(step.kind == TRAIN for step in self.work.recipe.steps)
+        super().__post_init__()
 
     def check(self) -> None:
         """Before any long work. Raises `NotHere` for a runtime, dataset or checkpoint, `BadInput` where int8 would change the model."""
@@ -130,10 +118,10 @@ class Export:
         refused = refusal(FORMATS.get(self.format), self.work.recipe)
         if refused:
             raise BadInput(refused)
-        self.work.check()
+        super().check()
 
     def identity(self) -> str:
-        return digest(json.dumps(["export", VERSION, self.format, FORMATS.get(self.format).version(), machine()["id"], self.work.identity()]))
+        return digest(json.dumps([self.kind, self.version, self.format, FORMATS.get(self.format).version(), machine()["id"], self.work.identity()]))
 
     def kept_as(self) -> str:
         return f"{self.identity()}.zip"

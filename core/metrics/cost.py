@@ -8,7 +8,7 @@ torch-pruning). The pass runs on the meta device: shapes only, so vgg16 takes mi
 from __future__ import annotations
 
 import functools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -19,6 +19,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import Permute, StochasticDepth
 
 from core.architecture import probe
+from core.remembered import Remembered
 from core.weights import nonzeros
 
 REMEMBERED = 256  # networks
@@ -58,17 +59,10 @@ def macs(module: nn.Module, input_size: int) -> int:
 
 def count(module: nn.Module, input_size: int) -> Count:
     """Multiply-adds for one picture, and what could not be counted. Remembered by the shapes of the network."""
-    key = (repr(module), input_size)
-    known = _COUNTS.get(key)
-    if known is None:
-        known = _COUNTS[key] = _count(module, input_size)
-        if len(_COUNTS) > REMEMBERED:
-            _COUNTS.popitem(last=False)
-    _COUNTS.move_to_end(key)
-    return known
+    return _COUNTS.get((repr(module), input_size), lambda: _count(module, input_size))
 
 
-_COUNTS: OrderedDict[tuple[str, int], Count] = OrderedDict()
+_COUNTS: Remembered[Count] = Remembered(REMEMBERED)
 
 
 def _count(module: nn.Module, input_size: int) -> Count:

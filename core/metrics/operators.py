@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from core.architecture import probe
+from core.remembered import Remembered
 from core.roofline import CONVOLUTION, DEPTHWISE, ELEMENTWISE, GROUPED, LINEAR, MOVE, POOLING, Operator
 
 REMEMBERED = 64  # networks
@@ -92,16 +93,10 @@ class _Watch(TorchDispatchMode):
 def record(module: nn.Module, input_size: int) -> Recorded:
     """The operators for one picture of `input_size` × `input_size` in the order in which they run. Remembered by the shapes of the network."""
     key = (repr(module), input_size, tuple(tuple(parameter.shape) for parameter in module.parameters()))
-    known = _KNOWN.get(key)
-    if known is None:
-        known = _KNOWN[key] = _record(module, input_size)
-        if len(_KNOWN) > REMEMBERED:
-            _KNOWN.popitem(last=False)
-    _KNOWN.move_to_end(key)
-    return known
+    return _KNOWN.get(key, lambda: _record(module, input_size))
 
 
-_KNOWN: OrderedDict[tuple, Recorded] = OrderedDict()
+_KNOWN: Remembered[Recorded] = Remembered(REMEMBERED)
 
 
 def _record(module: nn.Module, input_size: int) -> Recorded:
@@ -122,7 +117,7 @@ def _record(module: nn.Module, input_size: int) -> Recorded:
     for name, layer in module.named_modules():
         hooks += [layer.register_forward_pre_hook(enter(name)), layer.register_forward_hook(leave)]
     try:
-        with _plain_attention():
+        with plain_attention():
             probe(module, input_size, within=watch)
     finally:
         for hook in hooks:
@@ -132,8 +127,8 @@ def _record(module: nn.Module, input_size: int) -> Recorded:
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention by its plain operators, as files have it."""
+def plain_attention() -> Iterator[None]:
+    """Attention by its plain operators, as files have it: its fused inference kernel has no ONNX form."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

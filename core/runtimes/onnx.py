@@ -7,7 +7,6 @@ biases as int32; ONNX Runtime turns those into integer kernels. Exporting never 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import warnings
@@ -22,6 +21,7 @@ from torch import fx, nn
 from core.activations import along_moves, fake_quantized, input_scales, simulated
 from core.folding import Integers, fold, install, integers, layer_of, trace
 from core.grids import Uniform
+from core.metrics.operators import plain_attention
 from core.weights import weights_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _export(module: nn.Module, input_size: int) -> bytes:
     pictures = torch.zeros(1, 3, input_size, input_size)
     module = _fixed_shapes(module, input_size)
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), _plain_attention():
+    with warnings.catch_warnings(), torch.no_grad(), plain_attention():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, (pictures,), file, dynamo=False, opset_version=OPSET, do_constant_folding=False, keep_initializers_as_inputs=True,
@@ -170,17 +170,6 @@ def _shapes(module: fx.GraphModule, nodes: list[fx.Node], batch: int, input_size
     with torch.no_grad():
         Shapes(module).run(torch.zeros(batch, 3, input_size, input_size))
     return found
-
-
-@contextlib.contextmanager
-def _plain_attention():
-    """Attention by its plain operators: its fused inference kernel has no ONNX form."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _store_integers(graph: onnx.GraphProto, path: str, layer: Integers) -> None:

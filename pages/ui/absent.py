@@ -8,7 +8,7 @@ from core import charts, zoo
 from core.datasets import DATASETS
 from core.errors import NotHere, ParetoscopeError
 from core.store import OPEN
-from pages.ui import acts, services, state, words
+from pages.ui import acts, refusals, services, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER
 from pages.ui.link import View
@@ -34,7 +34,7 @@ def anything(view: View) -> bool:
 @st.fragment(key=acts.LIVE)
 def dataset(name: str, absent: NotHere) -> None:
     """The reason, and the one action that gets it; where it can be downloaded, a button does the same."""
-    _refused()
+    refusals.say()
     st.info(str(absent), icon=":material/database_off:")
     if DATASETS.get(name).fetch is None:
         return
@@ -63,7 +63,7 @@ def checkpoint(view: View, absent: NotHere) -> None:
         st.error(str(error))
         return
     running = row is not None and row["state"] in OPEN
-    _refused()
+    refusals.say()
     with st.container(key="training", border=True):
         st.markdown(f"**{view.model} has no trained weights for this dataset yet.** It can be trained here, from torchvision's plain architecture.")
         if running:
@@ -83,12 +83,6 @@ def checkpoint(view: View, absent: NotHere) -> None:
     _leave_when_done(row)
 
 
-def _refused() -> None:
-    refused = state.session().pop("refused", "")
-    if refused:
-        st.error(refused)
-
-
 def _pulse(running: bool, doing: str) -> None:
     with st.sidebar:
         status(doing if running else "idle", BUSY if running else IDLE, again=LATER if running else None)
@@ -106,7 +100,7 @@ def seconds(view: View) -> float:
     """A careful guess at how long training takes: the project's own epochs on this dataset, by the model's arithmetic."""
     from core import checkpoints, zoo
     from core.datasets import load
-    from pages.ui.known import seconds_a_picture
+    from core.known import seconds_a_picture
 
     data = load(view.dataset)
     pictures = len(data.split("train")) + len(data.split("calibration"))
@@ -126,10 +120,8 @@ def _newest(kind: str, model: str, dataset: str) -> dict | None:
 
 
 def _ask(job) -> None:
-    try:
+    with refusals.kept():
         state.session()["job"] = job(services.cluster())
-    except ParetoscopeError as error:
-        state.session()["refused"] = str(error)
 
 
 def _cancel(identity: str) -> None:

@@ -11,7 +11,6 @@ import streamlit as st
 from core.errors import BadInput
 from core.points import step_words
 from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step, params
-from core.work import Work
 from pages.ui import acts, edits, fields, floor, state
 from pages.ui.link import View
 
@@ -35,7 +34,7 @@ def chips(view: View) -> None:
 def _warn(view: View) -> None:
     """What the recipe does in vain. What it cannot do at all is said under the chart, where its figures would be."""
     with contextlib.suppress(BadInput):
-        said = Work(view.model, view.dataset, view.recipe).warnings()
+        said = view.work().warnings()
         if said:
             whole = escape(" ".join(said))
             st.html(f'<div class="warnings" role="note" title="{whole}">{whole}</div>')

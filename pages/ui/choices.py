@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import core.methods  # noqa: F401  (registers the steps)
 from core import zoo
 from core.errors import BadField
+from core.lessons.students import SEEDS, Lesson
 from core.recipe import STEPS, Param, params
-from core.students import SEEDS, Lesson
 
 MOST_PICTURES = 20
 LONGEST = 100  # characters of one value
@@ -22,7 +22,7 @@ LONGEST = 100  # characters of one value
 
 @dataclass(frozen=True)
 class Choices:
-    """The student, how it is taught, and which of the teacher's answers is looked at. `seed` is one of `core.students.SEEDS`."""
+    """The student, how it is taught, and which of the teacher's answers is looked at. `seed` is one of `core.lessons.students.SEEDS`."""
 
     student: str = Lesson.student
     width: float = Lesson.width

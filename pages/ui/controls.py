@@ -6,7 +6,8 @@ import functools
 
 import streamlit as st
 
-from core import answers, gallery, zoo
+from core import gallery, zoo
+from core.lessons import answers
 from core.points import value_words
 from core.recipe import Recipe
 from pages.ui import acts, chips, edits, floor, follow, services, state, sweep, words

@@ -11,19 +11,18 @@ from core.devices import Device
 from core.devices import devices as known_devices
 from core.errors import ParetoscopeError
 from core.estimates import Answer
-from core.graphs import Asked, Graph
+from core.graphs import Graph, Operators
 from core.points import bytes_words, ms_words
 from core.points import words as recipe_words
-from core.work import Work
-from pages.ui import device_forms, examine, follow, services, state, words
+from pages.ui import device_forms, examine, refusals, services, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look
 from pages.ui.frame import guard
 from pages.ui.link import View
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 
 FRAGMENT = "devices"
-AGAIN, SELDOM = 0.5, 2.0
+AGAIN = 0.5  # seconds between two looks while operators are counted
 HELP = (
     "Profiles with published peak rates. An estimate takes, for every operator, the longer of its arithmetic and of its bytes, each at the share of the peak "
     "that this kind of operator reaches on the host, and adds what starting an operator costs. One picture, one thread."
@@ -50,20 +49,20 @@ def devices() -> None:
             with st.container(key="device-all", gap="xsmall"):
                 _all(list(answers.values()), device)
                 device_forms.forms(device)
-        _status(look)
+        refusals.say()
+        pulse("counting operators" if look.running else "", AGAIN, fraction=look.fraction)
         state.publish()
 
 
 def _graph(view: View) -> tuple[Graph | None, int | None, Look]:
     """The graph of the run at hand and the bytes it runs as, from the run where that is measured, else counted by a worker."""
     try:
-        work = Work(view.model, view.dataset, view.recipe)
         known = services.shelf().known(view.model, view.dataset)
         row = known.find(f"{view.model}/{view.recipe.key()}")
         graph, size = services.graph((row or {}).get("operators")), (row or {}).get("deployed_bytes")
         if graph is not None:
             return graph, size, Look()
-        look = examine.look(Asked(work), follow.estimate_recipe(view.recipe, known) <= follow.SHORT_TRAINING)
+        look = examine.recipe(view, Operators)
         return (None if look.result is None else Graph.from_json(look.result)), size, look
     except ParetoscopeError as error:
         return None, None, Look(problem=str(error))
@@ -88,8 +87,8 @@ def _absent(view: View, look: Look) -> None:
         st.caption("The run's operators are being counted …")
         st.button("Cancel", key="cancel-graph", icon=":material/stop_circle:", on_click=examine.stop, args=(look.row,))
     elif look.asks:
-        label = f"Count the operators, {words.duration(follow.estimate_recipe(view.recipe, services.shelf().known(view.model, view.dataset)))}"
-        st.button(label, key="count-graph", type="primary", on_click=examine.started, args=(Asked(Work(view.model, view.dataset, view.recipe)),))
+        label = f"Count the operators, {words.duration(examine.seconds(view))}"
+        st.button(label, key="count-graph", type="primary", on_click=examine.started, args=(Operators(view.work()),))
 
 
 def _one(view: View, answer: Answer, graph: Graph, size: int | None) -> None:
@@ -153,18 +152,3 @@ def _all(answers: list[Answer], chosen: Device) -> None:
     head = "<tr><th>Device</th><th>Estimated</th><th>There</th><th>Fits</th></tr>"
     if rows:
         st.html(f'<table class="devices"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>')
-
-
-def _status(look: Look) -> None:
-    """One line in the sidebar, and the pulse that looks again while operators are counted."""
-    told = services.cluster().state()
-    services.settle(told["connected"])
-    with st.sidebar:
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif look.running and not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif look.running:
-            status("counting operators", BUSY, fraction=look.row["fraction"], again=AGAIN)
-        else:
-            status("idle", IDLE)

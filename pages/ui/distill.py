@@ -9,23 +9,25 @@ import functools
 
 import streamlit as st
 
-from core import answers, distill_charts, students, zoo
+from core import zoo
 from core.datasets import DATASETS
 from core.errors import ParetoscopeError
+from core.known import Known
+from core.lessons import answers, students
+from core.lessons import charts as distill_charts
+from core.lessons.students import SEEDS, Curve, Lesson
 from core.points import count_words
 from core.store import COMPLETE, OPEN
-from core.students import SEEDS, Curve, Lesson
 from core.work import Work
 from pages.ui import choices, fields, lesson, link, services, state, taught_words, words
 from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER, SELDOM
 from pages.ui.frame import guard
-from pages.ui.known import Known
 from pages.ui.lesson import Runs
 from pages.ui.link import View
+from pages.ui.pulse import pulse
 from pages.ui.slider import RELEASE, slider
 from pages.ui.softened import softened
-from pages.ui.status import BUSY, IDLE, WRONG, status
 
 FRAGMENT = "distill"
 PREFIX = "distill-"  # of this page's sliders
@@ -55,7 +57,7 @@ def distill() -> None:
     except ParetoscopeError as error:  # a student that cannot be; another can be chosen at the left
         with right:
             st.error(str(error), icon=":material/error:")
-        _status([], runs=None)
+        _pulse([], runs=None)
         state.publish()
         return
     rows = {side: runs.row(work) for side, work in pair.items()}
@@ -68,7 +70,7 @@ def distill() -> None:
         with at_right:
             _curves(rows, chosen)
         _over_temperature(asked, works, chosen, runs, known)
-    _status(runs.open(dict.fromkeys([*pair.values(), *works, *tests])), runs, waits)
+    _pulse(runs.open(dict.fromkeys([*pair.values(), *works, *tests])), runs, waits)
     state.publish()
 
 
@@ -224,22 +226,9 @@ def _pick(id: str) -> None:
         _choose(temperature=float(temperature), **({"seed": int(seed)} if seed else {}))
 
 
-def _status(under_way: list[Work], runs: Runs | None, waits: bool = False) -> None:
-    """One line in the sidebar, and the pulse that looks again while something is under way."""
-    with st.sidebar:
-        told = services.cluster().state()
-        services.settle(told["connected"])
-        count = told["waiting"] + told["running"]
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif not told["connected"]:
-            status("starting the cluster …", BUSY, again=LATER)
-        elif under_way:
-            fraction = sum(runs.row(work)["fraction"] for work in under_way) / len(under_way)
-            status(f"training {len(under_way)} student{'s' if len(under_way) > 1 else ''}", BUSY, fraction=fraction, again=LATER)
-        elif waits:
-            status("asking the teacher", BUSY, again=LATER)
-        elif count:
-            status(f"computing {count} run{'s' if count > 1 else ''}", BUSY, again=SELDOM)
-        else:
-            status("idle", IDLE)
+def _pulse(under_way: list[Work], runs: Runs | None, waits: bool = False) -> None:
+    doing, fraction = "asking the teacher" if waits else "", None
+    if under_way:
+        doing = f"training {len(under_way)} student{'s' if len(under_way) > 1 else ''}"
+        fraction = sum(runs.row(work)["fraction"] for work in under_way) / len(under_way)
+    pulse(doing, LATER, fraction=fraction, others=True, seldom=SELDOM)

@@ -9,6 +9,7 @@ import streamlit as st
 
 from core import study, study_report
 from core.axes import AXES, ON_DEVICE
+from core.known import Shelf
 from core.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
 from pages.ui.frame import guard
@@ -39,15 +40,15 @@ def drawers() -> None:
 def _report(view: View) -> None:
     """One click: the file is made when it is asked for."""
     st.download_button(
-        "Report", functools.partial(_report_file, view, services.store()), f"{view.model}-{view.dataset}.html", "text/html", key="report", type="tertiary",
+        "Report", functools.partial(_report_file, view, services.shelf()), f"{view.model}-{view.dataset}.html", "text/html", key="report", type="tertiary",
         icon=":material/summarize:", on_click="ignore", disabled=services.shelf().known(view.model, view.dataset).baseline is None,
         help="One HTML file that needs no network: the chart, the front, the pinned runs (without pins, those on the front) with the commands that "
         "reproduce them, how it was measured, and the machine.",
     )  # fmt: skip
 
 
-def _report_file(view: View, store) -> str:
-    found = study.of(view.model, view.dataset, store)
+def _report_file(view: View, shelf: Shelf) -> str:
+    found = study.of(view.model, view.dataset, shelf)
     known = {row["id"] for row in (*found.rows, *found.apart)}
     return study_report.html(found, [pin for pin in view.pins if pin in known])
 

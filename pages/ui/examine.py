@@ -1,17 +1,20 @@
-"""Follows what the Layers page has measured: answers from what is kept, from the job under way, or by starting one.
+"""Follows what the pages ask about a recipe (`core.asked`) or a step: answers from what is kept, from the job under way, or by starting one.
 
-What is quick starts by itself, as in the explorer; anything else waits for a word.
+What is quick starts by itself, as in the explorer; anything else waits for a word. Called by the pages Layers, Size, Latency and Devices.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import streamlit as st
+
+from core.asked import Asked
 from core.errors import ParetoscopeError
-from core.layers import Layers
-from core.sensitivity import Sensitivity
-from core.store import CANCELLED, COMPLETE, FAILED, OPEN, SUPERSEDED
-from pages.ui import services, state
+from core.layers.sensitivity import Sensitivity
+from core.store import CANCELLED, COMPLETE, FAILED, OPEN, RUNNING, SUPERSEDED
+from pages.ui import follow, refusals, services, state, words
+from pages.ui.link import View
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,19 @@ class Look:
     def running(self) -> bool:
         return self.row is not None and self.row["state"] in OPEN
 
+    @property
+    def fraction(self) -> float | None:
+        """How far what is under way has come."""
+        return self.row["fraction"] if self.row is not None else None
 
-def look(asked: Sensitivity | Layers, quick: bool) -> Look:
+    def doing(self, said: str) -> str:
+        """What the status line says: `said` while a worker is at it, "" when nothing is under way."""
+        if not self.running:
+            return ""
+        return said if self.row["state"] == RUNNING else "waiting"
+
+
+def look(asked: Sensitivity | Asked, quick: bool) -> Look:
     """What can be shown now; a `quick` job is started when nobody has."""
     identity = asked.identity()
     result = services.examined(identity)
@@ -47,20 +61,44 @@ def look(asked: Sensitivity | Layers, quick: bool) -> Look:
     return Look(row=start(asked))
 
 
-def start(asked: Sensitivity | Layers) -> dict:
+def recipe(view: View, kind: type[Asked]) -> Look:
+    """`look` at the recipe at hand, which starts by itself where it trains only shortly; a recipe that cannot be is a problem in words."""
+    try:
+        return look(kind(view.work()), seconds(view) <= follow.SHORT_TRAINING)
+    except ParetoscopeError as error:
+        return Look(problem=str(error))
+
+
+def seconds(view: View) -> float:
+    """What the recipe at hand trains before it can be looked at, at a careful guess."""
+    return follow.estimate_recipe(view.recipe, services.shelf().known(view.model, view.dataset))
+
+
+def start(asked: Sensitivity | Asked) -> dict:
     """Have it measured; what this session had measured of the same kind before is dropped if it is not done."""
     session = state.session()
     session.setdefault("examined", set()).add(asked.identity())
     return services.cluster().examine(asked, lane=f"{session['lane']}-{asked.kind}")
 
 
-def started(asked: Sensitivity | Layers) -> None:
+def started(asked: Sensitivity | Asked) -> None:
     """`start` for a button; a refusal becomes a sentence on the page."""
-    try:
+    with refusals.kept():
         start(asked)
-    except ParetoscopeError as error:
-        state.session()["refused"] = str(error)
 
 
 def stop(row: dict) -> None:
     services.cluster().cancel(row["identity"])
+
+
+def under_way(look: Look, name: str, doing: str) -> None:
+    """How far it is, and a way to stop it."""
+    st.progress(min(1.0, look.fraction), text=doing)
+    st.button("Cancel", key=f"cancel-{name}", icon=":material/stop_circle:", on_click=stop, args=(look.row,))
+
+
+def ask(view: View, kind: type[Asked], name: str, why: str) -> None:
+    """The button for a recipe at hand that waits for a word; `why` it does."""
+    takes = seconds(view)
+    label = f"Train, {words.duration(takes)}" if takes > follow.SHORT_TRAINING else "Look again"
+    st.button(label, key=f"measure-{name}", type="primary", on_click=started, args=(kind(view.work()),), help=why)

@@ -13,19 +13,18 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.exports import FORMATS, Export, Format, Record
 from core.exports.export import WANTS_INT8, refusal
+from core.known import Known
 from core.points import bytes_words, words
 from core.recipe import Recipe, step_from_json
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN
-from core.work import Work
-from pages.ui import edits, follow, services, state
+from pages.ui import edits, follow, refusals, services, state
 from pages.ui import words as said
 from pages.ui.frame import guard
-from pages.ui.known import Known
 from pages.ui.link import View
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 
 FRAGMENT = "export"
-AGAIN, SELDOM = 0.5, 2.0
+AGAIN = 0.5  # seconds between two looks at what is under way
 COLUMNS = (30, 46, 24)
 STAGES = {"compress": "making the model again", "train": "training it again", "write": "writing the file", "verify": "running the file"}
 
@@ -38,11 +37,9 @@ def export() -> None:
     run = _measured(view, known)
     with st.container(key="export-run", horizontal=True, vertical_alignment="bottom", gap="small"):
         _choose(view, known, run)
-    refused = state.session().pop("refused", "")
-    if refused:
-        st.error(refused, icon=":material/error:")
+    refusals.say(icon=":material/error:")
     open_rows = [row for row in ([_unmeasured(view, known)] if run is None else _formats(view, run)) if row is not None and row["state"] in OPEN]
-    _status(open_rows)
+    _pulse(open_rows)
     state.publish()
 
 
@@ -83,7 +80,7 @@ def _figures(run: Mapping) -> str:
 
 def _unmeasured(view: View, known: Known) -> dict | None:
     """A recipe that was not measured: a button that has it done, and how far it is."""
-    work = Work(view.model, view.dataset, view.recipe)
+    work = view.work()
     row = services.cluster().find(work.identity())
     st.info("Only measured runs can be exported: what a file gives is held against what the engine measured.", icon=":material/science:")
     if row is not None and row["state"] in OPEN:
@@ -105,7 +102,7 @@ def _formats(view: View, run: Mapping) -> list[dict | None]:
         with st.container(key=f"format-{name}", border=True):
             about, figures, act = st.columns(COLUMNS, vertical_alignment="center", gap="small")
             about.html(f'<div class="export-title">{escape(format.title)}</div><div class="quiet export-small">{escape(format.about)}</div>')
-            found.append(_format(view, Export(Work(view.model, view.dataset, view.recipe), name), format, figures, act))
+            found.append(_format(view, Export(view.work(), name), format, figures, act))
     return found
 
 
@@ -168,30 +165,15 @@ def _append_int8() -> None:
 
 def _asked(act) -> None:
     """A refusal becomes a sentence on the page."""
-    try:
+    with refusals.kept():
         act()
-    except ParetoscopeError as error:
-        state.session()["refused"] = str(error)
 
 
 def _cancel(identity: str) -> None:
     services.cluster().cancel(identity)
 
 
-def _status(under_way: list[Mapping]) -> None:
-    """One line in the sidebar, and the pulse that looks again while something is under way."""
-    with st.sidebar:
-        told = services.cluster().state()
-        services.settle(told["connected"])
-        count = told["waiting"] + told["running"]
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif under_way:
-            fraction = sum(row["fraction"] for row in under_way) / len(under_way)
-            status(f"making {len(under_way)} file{'s' if len(under_way) > 1 else ''}", BUSY, fraction=fraction, again=AGAIN)
-        elif count:
-            status(f"computing {count} run{'s' if count > 1 else ''}", BUSY, again=SELDOM)
-        else:
-            status("idle", IDLE)
+def _pulse(under_way: list[Mapping]) -> None:
+    fraction = sum(row["fraction"] for row in under_way) / max(1, len(under_way))
+    doing = f"making {len(under_way)} file{'s' if len(under_way) > 1 else ''}" if under_way else ""
+    pulse(doing, AGAIN, fraction=fraction, others=True)

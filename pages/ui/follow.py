@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import Cancelled, ParetoscopeError
+from core.known import Known, seconds_a_picture
 from core.points import PREVIEW, point
 from core.recipe import Recipe
 from core.store import CANCELLED, COMPLETE, OPEN, SUPERSEDED
 from core.work import Work
 from pages.ui import edits, state
-from pages.ui.known import Known, seconds_a_picture
 
 DRAG_SECONDS, REST_SECONDS = 0.03, 0.25  # of evaluation in one preview
 PATIENCE = {"drag": 0.3, "rest": 1.0}  # seconds that a run of the page waits for a preview before it draws without

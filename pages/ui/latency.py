@@ -15,16 +15,16 @@ from core.recipe import Recipe
 from core.runtimes.timed import RUNTIMES
 from core.timings import BATCHES, Timings, reason
 from core.work import Work
-from pages.ui import examine, follow, services, state, words
+from pages.ui import examine, follow, refusals, services, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look
 from pages.ui.frame import guard
 from pages.ui.link import View
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 from pages.ui.timed_at import TimedAt, everywhere
 
 FRAGMENT = "latency"
-AGAIN, SELDOM = 0.7, 2.0
+AGAIN = 0.7  # seconds between two looks at what is under way
 SECONDS_A_CELL = 1.6  # of one run in one runtime: an export, warming up, and the blocks
 HELP = (
     "Timed in blocks that alternate with the uncompressed model’s, while nothing else computes. A ratio is the median of the paired ratios of block medians, "
@@ -56,10 +56,8 @@ def latency() -> None:
                 _why(runs, looks)
                 _operators(runs, looks)
                 st.html(_everywhere(view, runs[-1]))
-        refused = state.session().pop("refused", "")
-        if refused:
-            st.error(refused)
-        _status(looks)
+        refusals.say()
+        _pulse(looks)
         state.publish()
 
 
@@ -259,19 +257,7 @@ def _short(cell: Mapping) -> str:
     return f'<span title="{verdict(cell)}, {cell["ratio_low"]:.2f}…{cell["ratio_high"]:.2f}">{cell["ratio"]:.2f} ×{"*" if cell.get("disturbed") else ""}</span>'
 
 
-def _status(looks: list[Look]) -> None:
-    """One line in the sidebar, and the pulse that looks again while something is under way."""
-    told = services.cluster().state()
-    services.settle(told["connected"])
-    running = [look for look in looks if look.running]
-    more = state.session().get("time-everywhere")
-    with st.sidebar:
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif (running or more) and not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif running or more:
-            doing = running and running[0].row["state"] == "RUNNING" or more
-            status("measuring latency" if doing else "waiting", BUSY, fraction=running[0].row["fraction"] if running else 0.0, again=AGAIN)
-        else:
-            status("idle", IDLE)
+def _pulse(looks: list[Look]) -> None:
+    running = next((look for look in looks if look.running), Look())
+    more = state.session().get("time-everywhere") and "measuring latency"
+    pulse(more or running.doing("measuring latency"), AGAIN, fraction=running.fraction or 0.0)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import layer_charts
-from core.layers import Layers
+from core.layers import charts as layer_charts
+from core.layers.facts import Layers
+from core.layers.sensitivity import layers_of
 from core.points import bytes_words, count_words
 from core.points import words as recipe_words
-from core.sensitivity import layers_of
-from core.work import Work
-from pages.ui import examine, follow, services, state, words
+from pages.ui import examine, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look
 from pages.ui.link import View
@@ -79,14 +78,9 @@ def _absent(view: View, facts: Look) -> None:
     if facts.problem:
         st.error(facts.problem)
     if facts.running:
-        st.progress(min(1.0, facts.row["fraction"]), text="Applying the recipe …")
-        st.button("Cancel", key="cancel-facts", icon=":material/stop_circle:", on_click=examine.stop, args=(facts.row,))
+        examine.under_way(facts, "facts", "Applying the recipe …")
     elif facts.asks:
-        known = services.shelf().known(view.model, view.dataset)
-        takes = follow.estimate_recipe(view.recipe, known)
-        asked = Layers(Work(view.model, view.dataset, view.recipe))
-        label = f"Train, {words.duration(takes)}" if takes > follow.SHORT_TRAINING else "Look again"
-        st.button(label, key="measure-facts", type="primary", on_click=examine.started, args=(asked,), help="This recipe trains before its layers can be seen.")
+        examine.ask(view, Layers, "facts", "This recipe trains before its layers can be seen.")
 
 
 def _figures(entry: dict) -> str:

@@ -6,27 +6,26 @@ import dataclasses
 
 import streamlit as st
 
-from core import layer_charts, zoo
-from core.errors import ParetoscopeError
-from core.layers import Layers
+from core import zoo
+from core.known import seconds_a_picture
+from core.layers import charts as layer_charts
+from core.layers.facts import Layers
+from core.layers.sensitivity import Sensitivity, layers_of, measurable
 from core.recipe import STEPS, Step
-from core.sensitivity import Sensitivity, layers_of, measurable
-from core.work import Work
-from pages.ui import edits, examine, follow, layer, services, state, use_layers, words
+from pages.ui import edits, examine, layer, refusals, services, state, use_layers, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look
 from pages.ui.frame import guard
-from pages.ui.known import seconds_a_picture
 from pages.ui.link import View
 from pages.ui.looked_at import PICTURES
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 
 FRAGMENT = "layers"
 BACKWARD = 3  # a picture takes so many times as long to train on as to look at
 SUFFIX = 0.55  # of a network runs again for the average layer
 ROUNDED = 2.7  # times as long as without, a picture takes whose values between layers are rounded; no part of it is spared
 RANGED, RANGES = 1.2, 0.01  # setting the ranges of these values: for each picture so many times the looking, and seconds for each layer of the model
-AGAIN, SELDOM = 1.0, 2.0
+AGAIN = 1.0  # seconds between two looks at what is under way
 SHORT = 90.0  # seconds of a heat map that starts by itself: it fills while one looks, and gives way to everything
 USUAL_METHOD = "magnitude_prune"
 
@@ -45,10 +44,9 @@ def layers() -> None:
                 use_layers.table(view, asked.step, facts.result)
             with st.container(key="layers-one", gap="xsmall"):
                 layer.one(view, chosen(view), facts)
-        refused = state.session().pop("refused", "")
-        if refused:
-            st.error(refused)
-        _status(heat, facts)
+        refusals.say()
+        running = next((look for look in (heat, facts) if look.running), Look())
+        pulse(running.doing("measuring layers" if running is heat else "looking at the recipe"), AGAIN, fraction=running.fraction)
         state.publish()
 
 
@@ -91,11 +89,7 @@ def chosen(view: View) -> str:
 
 def _facts(view: View) -> Look:
     """The recipe's layers; a recipe that cannot be is said beside them, and the heat map stays."""
-    try:
-        known = services.shelf().known(view.model, view.dataset)
-        return examine.look(Layers(Work(view.model, view.dataset, view.recipe)), follow.estimate_recipe(view.recipe, known) <= follow.SHORT_TRAINING)
-    except ParetoscopeError as error:
-        return Look(problem=str(error))
+    return examine.recipe(view, Layers)
 
 
 def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
@@ -149,20 +143,3 @@ def _said(asked: Sensitivity, heat: Look) -> str:
         f"Points of top-1 with <b>one layer alone</b> compressed{base}; measured, paired, validation, {how}."
         f"{f' <span class=quiet>{words.escape(more)}</span>' if more else ''}"
     )
-
-
-def _status(heat: Look, facts: Look) -> None:
-    """One line in the sidebar, and the pulse that looks again while something is under way."""
-    told = services.cluster().state()
-    services.settle(told["connected"])
-    running = [look for look in (heat, facts) if look.running]
-    with st.sidebar:
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif running and not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif running:
-            doing = "measuring layers" if heat.running else "looking at the recipe"
-            status(doing if running[0].row["state"] == "RUNNING" else "waiting", BUSY, fraction=running[0].row["fraction"], again=AGAIN)
-        else:
-            status("idle", IDLE)

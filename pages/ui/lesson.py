@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from core import answers, students, zoo
+from core import zoo
 from core.cluster import SLIDER
 from core.datasets import load
-from core.errors import ParetoscopeError
+from core.known import Known, seconds_a_picture
+from core.lessons import answers, students
+from core.lessons.students import Curve, Lesson
 from core.store import COMPLETE, OPEN
-from core.students import Curve, Lesson
 from core.work import Work
-from pages.ui import services, state
-from pages.ui.known import Known, seconds_a_picture
+from pages.ui import refusals, services, state
 
 SECONDS_A_RUN = 3  # of evaluating and packing, beside its training
 
@@ -53,7 +53,7 @@ class Runs:
 
 
 def teacher_answers(model: str, dataset: str) -> tuple[Mapping | None, str]:
-    """What `core.answers` has of the checkpoint, or what the cluster was asked for; asks it once a session. Else None, and why it never comes, if so."""
+    """What `core.lessons.answers` has of the checkpoint, or what the cluster was asked for, once a session. Else None, and why it never comes, if so."""
     checkpoint = zoo.checkpoint(model, dataset)
     found, identity = answers.find(checkpoint), answers.identity(checkpoint, dataset)
     if found is not None:
@@ -79,11 +79,9 @@ def confirming(lesson: Lesson, curve: Curve) -> list[Work]:
 
 def submit(works: Sequence[Work], first: bool = False) -> None:
     """Ask for what is not measured; `first` before whatever waits. A refusal is kept for the page to say."""
-    try:
+    with refusals.kept():
         services.cluster().submit_all(works, priority=SLIDER if first else None)
         state.session()["refused"] = ""
-    except ParetoscopeError as error:
-        state.session()["refused"] = str(error)
 
 
 def cancel(works: Iterable[Work]) -> None:

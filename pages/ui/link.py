@@ -21,6 +21,7 @@ from core.devices import devices
 from core.errors import BadInput
 from core.pareto import MAX, MIN, Limit
 from core.recipe import MAX_STEPS, STEPS, Param, Recipe, Step, params
+from core.work import Work
 from pages.ui import choices, looked_at, timed_at
 
 Query = dict[str, list[str]]
@@ -63,6 +64,10 @@ class View:
     lesson: choices.Choices = dataclasses.field(default_factory=choices.Choices)
     looked_at: looked_at.LookedAt = dataclasses.field(default_factory=looked_at.LookedAt)
     timed: timed_at.TimedAt = dataclasses.field(default_factory=timed_at.TimedAt)
+
+    def work(self) -> Work:
+        """The recipe on the model and the dataset; raises what `Work` raises of what cannot be."""
+        return Work(self.model, self.dataset, self.recipe)
 
     def limits(self) -> list[Limit]:
         return [

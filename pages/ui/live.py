@@ -9,6 +9,7 @@ import streamlit as st
 
 from core import charts, pareto
 from core.errors import ParetoscopeError
+from core.known import Known
 from core.points import MEASURED, PREVIEW
 from core.recipe import Recipe
 from core.work import Work
@@ -16,7 +17,6 @@ from pages.ui import acts, controls, floor, on_device, services, state, words
 from pages.ui.cards import cards
 from pages.ui.chart import THEME, chart
 from pages.ui.follow import LATER, SELDOM, Look, follow, last_seen
-from pages.ui.known import Known
 from pages.ui.link import View
 from pages.ui.status import BUSY, IDLE, WRONG, status
 
@@ -74,7 +74,7 @@ def _scene() -> Scene:
     phase = session.get("phase", "rest")
     known, look, work, going = Known(), Look(), None, floor.look(view)
     try:
-        work = Work(view.model, view.dataset, view.recipe)
+        work = view.work()
         stored = services.cluster().find(work.identity())
         known = services.shelf().known(view.model, view.dataset)
         if session.get("lit_temperature") is not None:  # no point is invented for a temperature: measured runs light up

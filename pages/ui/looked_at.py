@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.sensitivity import IMAGES, measurable
+from core.layers.sensitivity import IMAGES, measurable
 
 PICTURES = (IMAGES, 500, 1000, None)
 LONGEST = 100  # characters of one value

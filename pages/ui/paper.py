@@ -6,8 +6,8 @@ from html import escape
 
 import streamlit as st
 
-from core.paper_figures import figure, measured_words, table
-from core.reproduced import Standing
+from core.papers.figures import figure, measured_words, table
+from core.papers.reproduced import Standing
 from pages.ui import link, reproduce
 from pages.ui.chart import THEME, chart
 from pages.ui.link import View

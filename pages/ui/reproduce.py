@@ -9,13 +9,13 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ParetoscopeError
-from core.papers import Paper
-from core.reproduced import work
+from core.papers.classics import Paper
+from core.papers.reproduced import work
 from core.store import FAILED
 from core.work import MEASURED_SPLITS, Work
 from pages.ui import follow, lesson, services, state, words
 from pages.ui.lesson import Runs
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 
 AGAIN = 2.0  # seconds between two looks at a page of many charts
 
@@ -60,15 +60,4 @@ def _say_failures(runs: Runs, missing: list[Work]) -> None:
 
 def follow_along() -> None:
     """One line in the sidebar, and the pulse that draws the page anew while the cluster computes."""
-    told = services.cluster().state()
-    services.settle(told["connected"])
-    count = told["waiting"] + told["running"]
-    with st.sidebar:
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=AGAIN)
-        elif not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif count:
-            status(f"computing {count} run{'s' if count > 1 else ''}", BUSY, again=AGAIN)
-        else:
-            status("idle", IDLE)
+    pulse("", AGAIN, others=True, seldom=AGAIN)

@@ -30,15 +30,13 @@ def cluster():
 @st.cache_resource(show_spinner=False)
 def shelf():
     """Every measured run as flat rows, the gallery's among them. Shared: do not change the rows."""
-    from core import gallery, reproduced, students
-    from core.machine import machine
-    from pages.ui.known import Shelf
+    from core.known import Shelf
 
-    return Shelf(store(), [*reproduced.runs(), *gallery.runs()], machine()["id"], apart=students.runs())
+    return Shelf.of(store())
 
 
 def examined(identity: str) -> dict | None:
-    """What was measured of layers under this identity (`core.sensitivity`, `core.layers`), while it is kept. Shared: do not change it."""
+    """What was measured of layers under this identity (`core.layers.sensitivity`, `core.layers.facts`), while it is kept. Shared: do not change it."""
     try:
         return _examined(identity)
     except LookupError:

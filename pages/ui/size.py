@@ -7,20 +7,18 @@ from collections.abc import Mapping
 import streamlit as st
 
 from core import size_charts
-from core.errors import ParetoscopeError
 from core.points import bytes_words
 from core.points import words as recipe_words
 from core.size_parts import SizeParts, by_kind
-from core.work import Work
-from pages.ui import examine, follow, layer, services, state, words
+from pages.ui import examine, layer, refusals, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look
 from pages.ui.frame import guard
 from pages.ui.link import View
-from pages.ui.status import BUSY, IDLE, WRONG, status
+from pages.ui.pulse import pulse
 
 FRAGMENT = "size"
-AGAIN, SELDOM = 1.0, 2.0
+AGAIN = 1.0  # seconds between two looks at what is under way
 PAPER = "What the encodings need in theory, as papers count it: codes at their full width, positions by their entropy, no header."
 
 
@@ -28,30 +26,16 @@ PAPER = "What the encodings need in theory, as papers count it: codes at their f
 def size() -> None:
     with guard():
         view = state.view()
-        look = _look(view)
+        look = examine.recipe(view, SizeParts)
         with st.container(key="size"):
             with st.container(key="size-bars", gap="xsmall"):
                 _bars(view, look)
             with st.container(key="size-one", gap="xsmall"):
                 if look.result is not None:
                     _one(view, look.result)
-        refused = state.session().pop("refused", "")
-        if refused:
-            st.error(refused)
-        _status(look)
+        refusals.say()
+        pulse(look.doing("packing"), AGAIN, fraction=look.fraction)
         state.publish()
-
-
-def _look(view: View) -> Look:
-    try:
-        known = services.shelf().known(view.model, view.dataset)
-        return examine.look(_asked(view), follow.estimate_recipe(view.recipe, known) <= follow.SHORT_TRAINING)
-    except ParetoscopeError as error:
-        return Look(problem=str(error))
-
-
-def _asked(view: View) -> SizeParts:
-    return SizeParts(Work(view.model, view.dataset, view.recipe))
 
 
 def _bars(view: View, look: Look) -> None:
@@ -65,12 +49,9 @@ def _bars(view: View, look: Look) -> None:
             label=f"Bytes of each layer of {view.model} in the packed file, by kind", on_pick=lambda name: _picked(look.result, name),
         )  # fmt: skip
     elif look.running:
-        st.progress(min(1.0, look.row["fraction"]), text="Packing the model …")
-        st.button("Cancel", key="cancel-size", icon=":material/stop_circle:", on_click=examine.stop, args=(look.row,))
+        examine.under_way(look, "size", "Packing the model …")
     elif look.asks:
-        takes = follow.estimate_recipe(view.recipe, services.shelf().known(view.model, view.dataset))
-        label = f"Train, {words.duration(takes)}" if takes > follow.SHORT_TRAINING else "Look again"
-        st.button(label, key="measure-size", type="primary", on_click=examine.started, args=(_asked(view),), help="This recipe trains before it can be packed.")
+        examine.ask(view, SizeParts, "size", "This recipe trains before it can be packed.")
 
 
 def chosen(view: View, found: Mapping) -> dict:
@@ -135,18 +116,3 @@ def _sums(found: Mapping) -> str:
         for title, sums, total, tip in lines
     )  # fmt: skip
     return f'<table class="layer-figures sums"><thead><tr><th>whole model</th>{head}<th>all</th></tr></thead><tbody>{body}</tbody></table>'
-
-
-def _status(look: Look) -> None:
-    """One line in the sidebar, and the pulse that looks again while something is under way."""
-    told = services.cluster().state()
-    services.settle(told["connected"])
-    with st.sidebar:
-        if told["trouble"]:
-            status("the cluster is in trouble", WRONG, detail=told["trouble"], again=SELDOM)
-        elif look.running and not told["connected"]:
-            status("starting the cluster …", BUSY, again=AGAIN)
-        elif look.running:
-            status("packing" if look.row["state"] == "RUNNING" else "waiting", BUSY, fraction=look.row["fraction"], again=AGAIN)
-        else:
-            status("idle", IDLE)

@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.recipe import Recipe
 from core.work import Work
-from pages.ui import edits, follow, services, state, words
+from pages.ui import edits, follow, refusals, services, state, words
 from pages.ui.link import View
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -50,10 +50,7 @@ def sweep(view: View) -> None:
 
 
 def _start(view: View, wanted: list[Recipe]) -> None:
-    session = state.session()
     state.set_widget("sweep", False)
-    try:
+    with refusals.kept():
         services.cluster().submit_all(Work(view.model, view.dataset, recipe) for recipe in wanted)
-    except ParetoscopeError as error:
-        session["refused"] = str(error)
-    session["phase"] = "rest"
+    state.session()["phase"] = "rest"

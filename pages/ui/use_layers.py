@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ParetoscopeError
-from core.layers import pattern
+from core.layers.facts import pattern
+from core.layers.sensitivity import layers_of
 from core.points import step_words
 from core.recipe import Recipe, Step
-from core.sensitivity import layers_of
 from pages.ui import edits, state
 from pages.ui.link import View
 

@@ -26,8 +26,8 @@ def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations
 
     from core import engine
     from core.datasets import load
+    from core.layers.sensitivity import Sensitivity, measure
     from core.recipe import STEPS
-    from core.sensitivity import Sensitivity, measure
 
     torch.set_num_threads(1)
     asked = Sensitivity(MODEL, DATA, STEPS.get("magnitude_prune")(), images=IMAGES)

@@ -1,4 +1,4 @@
-"""The five-layer model, trained for a moment on scikit-learn's digits: a real checkpoint for engine tests."""
+"""The five-layer model, trained for a moment on scikit-learn's digits: a real checkpoint for engine tests. And a real cluster."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def context(five_layer_checkpoint):
     from core.methods.apply import Context
 
     return Context(five_layer_checkpoint, load("digits"))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster on the real engine, with a home and lock files of the module's own, and two cores whatever the machine has."""
+    from core.cluster import connect
+    from core.connection import stop_office
+
+    place = tmp_path_factory.mktemp("cluster")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETOSCOPE_HOME", str(place / "home"))
+        patch.setenv("PARETOSCOPE_TURNS", str(place / "turns"))
+        patch.setenv("PARETOSCOPE_CORES", "2")
+        opened = connect()
+        yield opened
+        opened.close()
+        stop_office()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import answers, zoo
+from core import zoo
 from core.home import ASSETS
+from core.lessons import answers
 from core.zoo import Checkpoint
 
 

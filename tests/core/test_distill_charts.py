@@ -3,8 +3,8 @@
 import plotly.graph_objects as go
 import pytest
 
-from core import distill_charts
-from core.students import Curve
+from core.lessons import charts as distill_charts
+from core.lessons.students import Curve
 
 CURVE = Curve({1: {0: 80.0, 1: 81.0, 2: 82.0}, 4: {0: 84.0}}, {0: 78.0, 1: 79.0, 2: 77.0})
 POINTS = [{"epoch": 0.5, "loss": 2.0}, {"epoch": 1, "loss": 1.2, "top1": 60.0}, {"epoch": 2, "loss": 0.8, "top1": 70.0}]

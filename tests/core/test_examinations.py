@@ -8,30 +8,15 @@ import signal
 import pytest
 
 from core import kept
-from core.cluster import connect
-from core.connection import stop_office
-from core.layers import Layers
+from core.layers.facts import Layers
+from core.layers.sensitivity import Sensitivity
 from core.recipe import STEPS, Recipe
-from core.sensitivity import Sensitivity
 from core.store import CANCELLED, COMPLETE, RUNNING, SUPERSEDED
 from core.work import Work
 from tests.core.test_cluster import becomes, wait_for, worker_pids
 
 pytestmark = pytest.mark.slow
 MODEL, DATA, COUNT = "squeezenet1_1", "digits", 26  # layers: few, because each cell of a table is a model of its own
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    place = tmp_path_factory.mktemp("examined")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PARETOSCOPE_HOME", str(place / "home"))
-        patch.setenv("PARETOSCOPE_TURNS", str(place / "turns"))
-        patch.setenv("PARETOSCOPE_CORES", "2")
-        opened = connect()
-        yield opened
-        opened.close()
-        stop_office()
 
 
 def sensitivity(name: str, *values, images: int = 150) -> Sensitivity:

@@ -3,7 +3,7 @@
 import pytest
 
 from core import engine, gallery, graphs
-from core.graphs import Asked, Graph
+from core.graphs import Graph, Operators
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
 from core.recipe import Recipe
@@ -37,9 +37,9 @@ def test_a_run_names_its_graph_and_a_worker_finds_the_same(five_layer_checkpoint
     assert result.metrics["activation_bytes"] == graph.activation_bytes <= result.baseline["activation_bytes"]
     assert result.metrics["provenance"]["activation_bytes"] == "measured"
     assert sum(each.macs for each in graph.operators) == result.metrics["macs"]
-    told = graphs.measure(Asked(work))
+    told = graphs.measure(Operators(work))
     assert told["key"] == graph.key and Graph.from_json(told) == graph
-    assert Asked(work).identity() == Asked(Work(NAME, "digits", recipe, "test")).identity() and Asked.from_json(Asked(work).to_json()).trains
+    assert Operators(work).identity() == Operators(Work(NAME, "digits", recipe, "test")).identity() and Operators.from_json(Operators(work).to_json()).trains
 
 
 @pytest.mark.parametrize("path", sorted(gallery.FOLDER.rglob("*.json")), ids=lambda path: path.stem)

@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from core import layer_charts
 from core.charts import Theme
+from core.layers import charts as layer_charts
 
 RESULT = {
     "model": "resnet18", "dataset": "digits", "step": {"step": "magnitude_prune"}, "field": "sparsity", "values": [0.5, 0.9], "layers": ["conv1", "fc"],

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from core import engine, layer_values, layers, zoo
+from core import engine, zoo
 from core.grids import Codebook, Signs, Uniform
-from core.layers import FIGURES, Layers, measure, pattern
+from core.layers import facts as layers
+from core.layers import values as layer_values
+from core.layers.facts import FIGURES, Layers, measure, pattern
 from core.recipe import Recipe, choose
 from core.weights import Weight
 from core.work import Work

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from core import engine, reproduced, zoo
+from core import engine, zoo
 from core.__main__ import main
 from core.datasets import DATASETS, load
 from core.errors import UnknownName
-from core.paper_figures import figure, ours_words, published_words, table
-from core.papers import PAPERS
-from core.reproduced import standings, work
+from core.papers import reproduced
+from core.papers.classics import PAPERS
+from core.papers.figures import figure, ours_words, published_words, table
+from core.papers.reproduced import standings, work
 from core.store import Store
 from core.work import MEASURED_SPLITS
 from tests import small_mnist

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from core import engine, sensitivity, zoo
+from core import engine, zoo
 from core.architecture import Architecture
 from core.errors import BadField, BadInput, BadRecipe, Cancelled
+from core.layers import sensitivity
+from core.layers.sensitivity import Sensitivity, layers_of, measurable, measure, usual_values
+from core.layers.suffixes import Suffixes
 from core.recipe import STEPS, TRAIN
-from core.sensitivity import Sensitivity, layers_of, measurable, measure, usual_values
-from core.suffixes import Suffixes
 from core.weights import clone
 from tests import five_layers
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_traced_is_measured_whole_and_said(five_layer_checkpoint,
     def refuse(_module):
         raise BadInput("no graph")
 
-    monkeypatch.setattr("core.suffixes.trace", refuse)
+    monkeypatch.setattr("core.layers.suffixes.trace", refuse)
     whole = measure(asked("magnitude_prune", 0.9))
     assert "took a whole evaluation" in whole["whole"] and whole["cells"] == plain["cells"] and whole["baseline"] == plain["baseline"]
 

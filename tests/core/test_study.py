@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from core import gallery, study, study_report, zoo
+from core import gallery, known, study, study_report, zoo
 from core.__main__ import main
 from core.errors import BadInput, NotHere, UnknownName
+from core.known import Shelf
 from core.machine import machine
 from core.recipe import Recipe
 from core.store import Store
@@ -49,7 +50,7 @@ class Page(HTMLParser):
 
 
 def test_shipped_runs_make_a_study_and_its_front_is_one(store):
-    found = study.of(MODEL, DATA, store)
+    found = study.of(MODEL, DATA, Shelf.of(store))
     current = {row["key"] for row in SHIPPED if row["recipe"]["steps"] and row["split"] == "validation"}
     assert {row["key"] for row in found.rows} == current and found.baseline["family"] == "Baseline"
     front = found.front()
@@ -62,31 +63,31 @@ def test_a_run_of_this_machine_goes_before_a_shipped_one_and_another_engines_doe
     mine["metrics"] = mine["metrics"] | {"top1": 12.5}
     store.complete(mine["identity"], mine, mine["predicted"], origin="here", kind="run")
     store.complete("of-another-engine", mine | {"key": "other"}, mine["predicted"], origin="here", kind="run")
-    found = study.of(MODEL, DATA, store)
+    found = study.of(MODEL, DATA, Shelf.of(store))
     (row,) = found.choose([mine["key"]])
     assert row["top1"] == 12.5 and not row["elsewhere"] and "other" not in {row["key"] for row in found.rows}
 
 
 def test_a_graph_that_was_timed_here_has_its_latency_of_here(store, monkeypatch):
-    monkeypatch.setattr(study, "machine", lambda: {"id": "another"})
+    monkeypatch.setattr(known, "machine", lambda: {"id": "another"})
     shipped = next(row for row in SHIPPED if row["recipe"]["steps"])
     entry, base = (next(each for each in metrics["latencies"] if "float32" in each["runtime"]) for metrics in (shipped["metrics"], shipped["baseline"]))
-    assert study.of(MODEL, DATA, store).choose([shipped["key"]])[0]["elsewhere"]
+    assert study.of(MODEL, DATA, Shelf.of(store)).choose([shipped["key"]])[0]["elsewhere"]
     timed = {"signature": entry["signature"], "baseline_signature": base["signature"], "machine_id": "another", "runtime": entry["runtime"], "threads": 1}
     store.add_latencies([timed | {"batch": 1, "row": entry | {"ratio": 0.25}, "measured_at": 0.0}])
-    (row,) = study.of(MODEL, DATA, store).choose([shipped["key"]])
+    (row,) = study.of(MODEL, DATA, Shelf.of(store)).choose([shipped["key"]])
     assert not row["elsewhere"] and row["ratio"] == 0.25
 
 
 def test_what_cannot_be_chosen_is_one_sentence(store):
-    found = study.of(MODEL, DATA, store)
+    found = study.of(MODEL, DATA, Shelf.of(store))
     with pytest.raises(UnknownName, match=f"no measured run of {MODEL} on {DATA} named 'nope'; there are {len(found.rows)}"):
         found.choose(["nope"])
     with pytest.raises(BadInput, match="13 runs are chosen; a report takes at most 12"):
         found.choose([row["key"] for row in found.rows][:13])
     assert [row["key"] for row in found.choose([f"{MODEL}/{found.rows[3]['key']}"] * 2)] == [found.rows[3]["key"]]
     with pytest.raises(NotHere, match="alexnet"):
-        study.of("alexnet", DATA, store)
+        study.of("alexnet", DATA, Shelf.of(store))
 
 
 def test_the_command_measures_the_same_run():
@@ -97,7 +98,7 @@ def test_the_command_measures_the_same_run():
 
 
 def test_the_report_shows_every_figure_with_its_interval_split_and_n(store):
-    found = study.of(MODEL, DATA, store)
+    found = study.of(MODEL, DATA, Shelf.of(store))
     keys = [row["key"] for row in found.rows[:2]]
     page = Page(study_report.html(found, keys, datetime.datetime(2026, 11, 22)))
     assert page.asks == [] and len(page.figures) == 3
@@ -115,7 +116,7 @@ def test_the_report_shows_every_figure_with_its_interval_split_and_n(store):
 
 
 def test_nothing_that_is_told_becomes_markup(store):
-    found = study.of(MODEL, DATA, store)
+    found = study.of(MODEL, DATA, Shelf.of(store))
     evil = '</script><img src="http://example.org/x" onerror=alert(1)>'
     bad = found.rows[0] | {"words": evil, "notes": [evil], "machine": evil, "runtime": evil, "date": evil}
     page = Page(study_report.html(study.Study(MODEL, DATA, found.baseline, (bad,), (), {}), [bad["key"]]))

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from core.datasets import load
-from core.papers import PAPERS
-from core.reproduced import work
+from core.papers.classics import PAPERS
+from core.papers.reproduced import work
 from tests import small_mnist
 from tests.e2e.conftest import PATIENCE
 from tests.e2e.test_downloads import taken

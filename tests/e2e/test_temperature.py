@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core import answers, gallery, zoo
+from core import gallery, zoo
+from core.lessons import answers
 from core.recipe import Recipe
 
 LIT = """document.querySelector('.paretochart')._fullData.filter(trace => Array.isArray(trace.marker?.line?.width)).flatMap(

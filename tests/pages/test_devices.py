@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import devices, gallery, graphs, kept, measured_there
-from core.graphs import Asked, Graph
+from core.graphs import Graph, Operators
 from core.recipe import Recipe
 from core.roofline import CONVOLUTION, LINEAR, Operator
 from core.work import Work
@@ -61,7 +61,7 @@ def test_the_run_at_hand_is_estimated_on_every_device(graphed):
 def test_a_run_whose_operators_are_not_known_has_them_counted(graphed):
     page = open_page(step=NEW)
     assert graphed.asked == [("examine", "graph", "graph")] and "being counted" in page.caption[0].value
-    asked = Asked(Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": [{"step": "magnitude_prune", "sparsity": 0.7}]})))
+    asked = Operators(Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": [{"step": "magnitude_prune", "sparsity": 0.7}]})))
     kept.put("layers", f"{asked.identity()}.json", json.dumps({"key": GRAPH.key} | GRAPH.to_json()).encode())
     page.run()
     assert len(bars(page)) == 2 and "weights alone, counted" in markup(page)

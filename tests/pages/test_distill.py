@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import answers, zoo
+from core import zoo
+from core.lessons import answers
+from core.lessons.students import SEEDS, Curve, Lesson
 from core.recipe import Recipe
 from core.store import blank_row
-from core.students import SEEDS, Curve, Lesson
 from pages.ui import taught_words
 from tests.pages.conftest import metrics
 from tests.pages.test_explorer import DASHBOARD, asked_for, components, markup

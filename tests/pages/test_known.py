@@ -2,10 +2,10 @@
 
 import pytest
 
+from core.known import Known, Shelf
 from core.recipe import Recipe
 from core.store import Store
 from core.work import Work
-from pages.ui.known import Known, Shelf
 from tests.pages.conftest import PRUNE, REPAIR, TRIED, result, shipped
 
 

@@ -9,9 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import kept
-from core.layers import FIGURES, Layers
+from core.layers.facts import FIGURES, Layers
+from core.layers.sensitivity import Sensitivity, layers_of
 from core.recipe import STEPS, Recipe
-from core.sensitivity import Sensitivity, layers_of
 from core.store import blank_row
 from core.work import Work
 from pages.ui import use_layers

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.charts import AXES
+from core.lessons.students import SEEDS
 from core.recipe import STEPS, Recipe, params
-from core.students import SEEDS
 from pages.ui import choices, link
 from pages.ui.choices import Choices
 from pages.ui.link import View, decode, encode

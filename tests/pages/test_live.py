@@ -54,7 +54,7 @@ def test_the_nearest_measured_temperatures_light_up_while_it_is_dragged(temperat
 
 
 def test_the_slider_is_given_the_teachers_own_answers(notes, monkeypatch):
-    from core import answers
+    from core.lessons import answers
 
     told = {"logits": [1.0, 3.0], "names": ["a", "b"], "picture": "data:image/png;base64,", "label": 1, "number": 4}
     monkeypatch.setattr(answers, "find", lambda checkpoint: told if checkpoint.model == "resnet18" else None)

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from core import zoo
 from core.datasets import load
 from core.home import ASSETS
-from core.papers import PAPERS
+from core.papers.classics import PAPERS
 from core.store import blank_row
 from pages.ui import link
 from tests import small_mnist

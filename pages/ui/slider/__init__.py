@@ -48,7 +48,7 @@ def slider(
 
     `on_move(value, phase)` is called before the next run of the page, with phase "drag" or "release". While it is dragged, only
     the fragment of the live chart runs; when it is let go, the fragment that the slider is in. `value` moves the thumb unless a
-    hand is on it. `answers` (of `core.answers`) are drawn below as bars, softened by the value as a
+    hand is on it. `answers` (of `core.lessons.answers`) are drawn below as bars, softened by the value as a
     temperature, at once and without asking the server.
     """
     told = state.reported(key, "at") or {}

@@ -24,7 +24,7 @@ _component = st.components.v2.component("paretoscope_softened", html=_HTML, css=
 def softened(
     answers: Sequence[Mapping], names: Sequence[str], *, at: int, temperature: float, slider: str, prefix: str, key: str, on_choose: Callable[[int], None]
 ) -> None:
-    """Draw the answer number `at` of `core.answers.several`: softmax(logits / T) for every class, beside what it is at T = 1.
+    """Draw the answer number `at` of `core.lessons.answers.several`: softmax(logits / T) for every class, beside what it is at T = 1.
 
     `slider` is the key of the slider whose value is T; drags of sliders whose key begins with `prefix` are heard here and
     go no further. `on_choose` receives the number of a picture that was clicked, before the next run of the page.

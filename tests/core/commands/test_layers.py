@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from core import layers, sensitivity
 from core.__main__ import main
+from core.layers import facts as layers
+from core.layers import sensitivity
 from tests import five_layers
 
 

@@ -8,8 +8,6 @@ import signal
 import psutil
 import pytest
 
-from core.cluster import connect
-from core.connection import stop_office
 from core.errors import BadInput
 from core.exports import Export
 from core.recipe import Recipe
@@ -21,19 +19,6 @@ from tests.core.test_cluster import becomes, wait_for
 pytestmark = pytest.mark.slow
 MODEL, DATA = "shufflenet_v2_x0_5", "digits"
 needs_litert = pytest.mark.skipif(litert.missing() is not None, reason="LiteRT is not here")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    place = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PARETOSCOPE_HOME", str(place / "home"))
-        patch.setenv("PARETOSCOPE_TURNS", str(place / "turns"))
-        patch.setenv("PARETOSCOPE_CORES", "2")
-        opened = connect()
-        yield opened
-        opened.close()
-        stop_office()
 
 
 def asked(format: str, *steps: dict) -> Export:

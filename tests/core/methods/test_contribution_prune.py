@@ -17,6 +17,7 @@ from core.methods.apply import apply
 from core.methods.contribution_prune import ContributionPrune, unit_size
 from core.methods.magnitude_prune import MagnitudePrune
 from core.recipe import Recipe
+from core.remembered import Remembered
 from core.weights import Compressed
 from core.work import Work
 
@@ -52,7 +53,7 @@ def test_what_leaves_is_what_brute_force_finds_cheapest(subject, context, sparsi
 
 
 def test_measuring_leaves_the_model_as_it_was_and_tells_how_far_it_is(subject, context, monkeypatch):
-    monkeypatch.setattr(pruning, "_REMEMBERED", {})
+    monkeypatch.setattr(pruning, "_REMEMBERED", Remembered(100))
     before = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
     events, turns = [], []
 
@@ -72,7 +73,7 @@ def test_measuring_leaves_the_model_as_it_was_and_tells_how_far_it_is(subject, c
 
 
 def test_a_preview_makes_few_evaluations_of_few_pictures(subject, context, monkeypatch):
-    monkeypatch.setattr(pruning, "_REMEMBERED", {})
+    monkeypatch.setattr(pruning, "_REMEMBERED", Remembered(100))
     asked = []
     monkeypatch.setattr(contribution_prune, "_evaluate", lambda _module, _context, count: asked.append(count) or (len(asked), 1.0))
     apply(ContributionPrune(), subject, dataclasses.replace(context, images_at_most=100))

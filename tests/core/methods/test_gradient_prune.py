@@ -15,6 +15,7 @@ from core.methods.apply import apply
 from core.methods.gradient_prune import LIMITS, GradientPrune, measure
 from core.methods.magnitude_prune import MagnitudePrune
 from core.recipe import Recipe
+from core.remembered import Remembered
 from core.weights import weights_of
 from core.work import Work
 
@@ -101,7 +102,7 @@ def test_what_was_pruned_before_goes_first(subject, context):
 
 
 def test_a_preview_reads_few_pictures_and_another_sparsity_none(subject, context, monkeypatch):
-    monkeypatch.setattr(pruning, "_REMEMBERED", {})
+    monkeypatch.setattr(pruning, "_REMEMBERED", Remembered(100))
     read, events = [], []
     whole = context.dataset.batches
     monkeypatch.setattr(context.dataset, "batches", lambda *given: read.append(given[3]) or whole(*given))
@@ -110,15 +111,14 @@ def test_a_preview_reads_few_pictures_and_another_sparsity_none(subject, context
     apply(GradientPrune(sparsity=0.5, score="snip"), subject, quick)
     apply(GradientPrune(sparsity=0.6, score="taylor", images=32), subject, quick)
     assert read == [40, 40, 32] and events[-1] == {"fraction": 1.0}  # nothing had changed, but snip needs other slopes than taylor
-    assert sum(len(found) for found in pruning._REMEMBERED.values()) == 15
+    assert sum(len(found) for found in pruning._REMEMBERED._values.values()) == 15
 
 
 def test_what_is_remembered_stays_below_its_limit(subject, context, monkeypatch):
-    monkeypatch.setattr(pruning, "_REMEMBERED", {})
-    monkeypatch.setattr(pruning, "REMEMBERED_BYTES", 100)
+    monkeypatch.setattr(pruning, "_REMEMBERED", Remembered(100, lambda tensors: sum(tensor.nbytes for tensor in tensors)))
     measured = [[torch.zeros(20)], [torch.zeros(5)], [torch.zeros(30)]]
     for number, found in enumerate(measured):
         assert pruning.remembered(("a", number), subject, context, lambda found=found: found) is found
-    assert not pruning._REMEMBERED  # the last alone is too large
+    assert len(pruning._REMEMBERED) == 0  # the last alone is too large
     pruning.remembered(("b",), subject, context, lambda: measured[1])
     assert pruning.remembered(("b",), subject, context, lambda: 1 / 0) is measured[1]

@@ -1,6 +1,6 @@
 """The figures of the Layers page: sensitivities as a heat map, a weight's histogram, where it is zero, its singular values.
 
-What `core.sensitivity` and `core.layers` measured goes in, a plotly figure as a plain dict comes out, as in `core.charts`. Imports neither
+What `core.layers.sensitivity` and `core.layers.facts` measured goes in, a plotly figure as a plain dict comes out, as in `core.charts`. Imports neither
 plotly nor torch.
 """
 

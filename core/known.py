@@ -1,6 +1,11 @@
 """What is known already: the measured runs of one dataset as flat rows, kept up to date from the store and the gallery.
 
-Knows nothing of Streamlit. One `Shelf` serves every session, so it is guarded by a lock.
+    shelf = Shelf.of(Store())
+    shelf.known("resnet18", "fashion_mnist").rows
+
+Runs of this machine go before shipped ones. Only those count that are of the checkpoint, the data and the engine that are here now, over the whole
+split; latencies of another machine are marked, unless their graph was timed on this one. One `Shelf` serves every session of the dashboard, so it is
+guarded by a lock; `core.study` makes reports from it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,9 +17,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core import pareto, zoo
+from core import gallery, pareto, zoo
 from core.datasets import DATASETS, labels
 from core.errors import BadInput, NotHere
+from core.lessons import students
+from core.machine import machine
+from core.papers import reproduced
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
 from core.store import COMPLETE, Store
@@ -48,6 +56,11 @@ class Known:
 
 class Shelf:
     """Flat rows of every COMPLETE run. A look costs one small query while nothing has changed."""
+
+    @staticmethod
+    def of(store: Store) -> Shelf:
+        """What is in the store, and everything that is shipped, as this machine sees it."""
+        return Shelf(store, [*reproduced.runs(), *gallery.runs()], machine()["id"], apart=students.runs())
 
     def __init__(self, store: Store, shipped: Iterable[Mapping], machine: str, apart: Iterable[Mapping] = ()):
         self._store, self._machine, self._lock, self._revision = store, machine, threading.Lock(), -1

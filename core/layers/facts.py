@@ -3,69 +3,36 @@
     asked = Layers(Work("resnet18", "fashion_mnist", recipe))
     found = measure(asked)     # found["layers"]: one entry a layer; "rest" is what belongs to none; both sum to "total"
 
-Figures come from `core.metrics` and `core.artifact`, pictures from `core.layer_values`. Called by the cluster, the command line and
+Figures come from `core.metrics` and `core.artifact`, pictures from `core.layers.values`. Called by the cluster, the command line and
 notebooks; the Layers page draws it. Imports torch only to measure.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from core import engine
+from core.asked import Asked
 from core.engine import COMPRESS_SHARE
-from core.recipe import TRAIN, digest
-from core.work import Work
 
 if TYPE_CHECKING:
     from torch import nn
 
     from core.weights import Compressed
 
-VERSION = 1  # of the form of what is kept
 FIGURES = ("parameters", "nonzero", "macs", "paper_bytes", "artifact_bytes")
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "layers"
-
-    work: Work
-
-    def __post_init__(self):
-        object.__setattr__(self, "work", dataclasses.replace(self.work, split="validation", images=None, latency=False))
-
-    @property
-    def model(self) -> str:
-        return self.work.model
-
-    @property
-    def dataset(self) -> str:
-        return self.work.dataset
-
-    def check(self) -> None:
-        """Raises `NotHere` when the dataset, the checkpoint or a teacher is missing, before any long work."""
-        self.work.check()
-
-    def identity(self) -> str:
-        return digest(f"layers {VERSION} {self.work.identity()}")
-
-    @property
-    def trains(self) -> bool:
-        return any(step.kind == TRAIN for step in self.work.recipe.steps)
-
-    def to_json(self) -> dict:
-        return self.work.to_json()
-
-    @staticmethod
-    def from_json(value: dict) -> Layers:
-        return Layers(Work.from_json(value))
+    version: ClassVar[int] = 1
 
 
 def pattern(chosen: Iterable[str], layers: Sequence[str]) -> str:
@@ -96,7 +63,7 @@ def measure(asked: Layers, *, turn=contextlib.nullcontext, report: Callable[[dic
     """Figures and pictures as JSON.
 
     An entry of `layers` has `layer` (its path), `form`, `before` and `after` with each of `FIGURES` (`after` is None where the layer is gone), `weight`
-    (what `core.layer_values` tells of it) and `notes`.
+    (what `core.layers.values` tells of it) and `notes`.
     """
     work = asked.work
     base = engine.loaded(work.model, work.dataset, work.checkpoint.hash)
@@ -160,8 +127,8 @@ def owners(paths: list[str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _weight(base: Compressed, after: Compressed, path: str, turn) -> tuple[dict, list[str]]:
-    """What `core.layer_values` tells of a layer's weight, and what is to be said of it."""
-    from core import layer_values as values
+    """What `core.layers.values` tells of a layer's weight, and what is to be said of it."""
+    from core.layers import values
 
     before, now, notes = values.effective(base.module.get_submodule(path)), None, []
     layer = _at(after.module, path)

@@ -16,7 +16,7 @@ import numpy as np
 from core import gallery, zoo
 from core.datasets import DATASETS
 from core.errors import NotHere
-from core.papers import PAPERS, Paper, Row
+from core.papers.classics import PAPERS, Paper, Row
 from core.store import COMPLETE, Store
 from core.work import MEASURED_SPLITS, Work
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from core.charts import Theme
 from core.datasets import DATASETS
-from core.papers import ACCURACY, ERROR, Paper, Published
+from core.papers.classics import ACCURACY, ERROR, Paper, Published
+from core.papers.reproduced import Line, Standing
 from core.points import bytes_words, signed, times_words
-from core.reproduced import Line, Standing
 
 PUBLISHED, OURS = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
 

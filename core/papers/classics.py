@@ -1,6 +1,6 @@
 """The classics of compression: what their papers published, and our recipe that stands beside each figure.
 
-Declarations only; `core.reproduced` finds and makes our figures, `python -m core papers` and the page Papers show both. Imports no torch.
+Declarations only; `core.papers.reproduced` finds and makes our figures, `python -m core papers` and the page Papers show both. Imports no torch.
 Published figures are quoted with their place; ours are never written here.
 """
 

@@ -6,7 +6,7 @@
     logits = suffixes.run(pictures)                    # the network itself, keeping what the changes will read
     moved = suffixes.run_changed(change)               # the same pictures through the changed network: the same bits as running it whole
 
-What lies before a changed layer, and beside it, is not computed again. Called by `core.sensitivity`.
+What lies before a changed layer, and beside it, is not computed again. Called by `core.layers.sensitivity`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from core.charts import Theme
-from core.students import TEMPERATURES, Curve, Spread
+from core.lessons.students import TEMPERATURES, Curve, Spread
 
 TAUGHT, ALONE = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion; the second is also dashed, so that colour is not alone
 BELOW_BEST = 25  # points of accuracy that the frame of the learning curves shows below the best; the first epochs may come from further down

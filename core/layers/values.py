@@ -1,6 +1,6 @@
 """What one layer's weight looks like before and after a recipe: its histogram with the marks of what was done, where it is zero, its singular values.
 
-Tensors in, plain numbers out: lists, and bytes in base64 for the picture. Called by `core.layers`.
+Tensors in, plain numbers out: lists, and bytes in base64 for the picture. Called by `core.layers.facts`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     found = measure(asked)              # found["cells"][layer][setting]["difference"]["top1"], in points
 
 The changed layer is what the step makes of it in a run of its own (`engine.compress`), so a cell is what that run would measure; what
-lies before the layer is computed once for all of them (`core.suffixes`). Called by the cluster, the command line and notebooks; the Layers page
+lies before the layer is computed once for all of them (`core.layers.suffixes`). Called by the cluster, the command line and notebooks; the Layers page
 draws it. Imports torch only to measure.
 """
 
@@ -187,7 +187,7 @@ class _Table:
 
     def _suffixes(self):
         """The network as a graph, or why it has to run whole each time."""
-        from core.suffixes import Suffixes
+        from core.layers.suffixes import Suffixes
 
         try:
             with self.turn():

@@ -1,6 +1,6 @@
 """A teacher's answers to a few pictures, to show what a temperature does to them: shipped for the shipped checkpoints.
 
-`python -m core.answers` writes assets/answers.json anew after checkpoints have changed. An answer belongs to the hash of its
+`python -m core.lessons.answers` writes assets/answers.json anew after checkpoints have changed. An answer belongs to the hash of its
 checkpoint; one of another checkpoint is not shown. Reading imports no torch.
 """
 
