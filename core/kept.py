@@ -1,6 +1,7 @@
 """Files that may be kept and may be dropped: folders below PARETOSCOPE_HOME with a byte limit, least recently used first.
 
-Keeps what training produced (prefixes), teachers' answers, baselines, packed files, exports, what was measured of layers, and graphs.
+Keeps what training produced (prefixes), teachers' answers, baselines, packed files, exports, .tflite files that are timed, what was measured of
+layers, and graphs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from core.home import folder, write_whole
 
 LIMIT_BYTES = {
     "prefixes": 2 * 2**30, "teachers": 512 * 2**20, "baselines": 64 * 2**20, "artifacts": 2**30, "layers": 256 * 2**20, "exports": 2 * 2**30,
-    "fingerprints": 2**20, "graphs": 64 * 2**20,
+    "fingerprints": 2**20, "graphs": 64 * 2**20, "litert": 2**30,
 }  # fmt: skip
 
 

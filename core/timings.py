@@ -19,11 +19,11 @@ from typing import ClassVar
 from core import engine
 from core.asked import Asked
 from core.engine import COMPRESS_SHARE
-from core.errors import BadField, BadInput
+from core.errors import BadField, BadInput, NotHere
 from core.machine import machine
-from core.metrics.latency import INT8, Memory, row, verdict
+from core.metrics.latency import Memory, row, verdict
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
-from core.runtimes.timed import RUNTIMES, profiled_session
+from core.runtimes.timed import RUNTIMES, USUAL, profiled_session
 from core.turns import core_count
 from core.work import Work
 
@@ -34,7 +34,7 @@ LARGEST_BATCH = 256
 
 @dataclass(frozen=True)
 class Timings(Asked):
-    """What is asked: a model on a dataset and a recipe, in the named `runtimes` (all by default); raises `BadField` or `UnknownName`."""
+    """What is asked: a model on a dataset and a recipe, in the named `runtimes` (all but LiteRT by default); raises `BadField` or `UnknownName`."""
 
     kind: ClassVar[str] = "timings"
     version: ClassVar[int] = VERSION
@@ -50,12 +50,13 @@ class Timings(Asked):
                 raise BadField(name, value, f"a whole number from 1 to {high}" + (", the cores of this machine" if name == "threads" else ""))
         for name in self.runtimes:
             RUNTIMES.get(name)
-        object.__setattr__(self, "runtimes", tuple(self.runtimes) or tuple(RUNTIMES))
+        object.__setattr__(self, "runtimes", tuple(self.runtimes) or USUAL)
         super().__post_init__()
 
     def _also(self) -> tuple:
-        """Milliseconds belong to a machine, so its name is among it."""
-        return machine()["id"], self.threads, self.batch, *self.runtimes
+        """Milliseconds belong to a machine, so its name is among it; a runtime that is not installed yet is asked again once it is."""
+        runtimes = (f"no {name}" if RUNTIMES.get(name).missing() else name for name in self.runtimes)
+        return machine()["id"], self.threads, self.batch, *runtimes
 
     @property
     def trains(self) -> bool:
@@ -91,7 +92,7 @@ def measure(
             found["cells"][name] = row(name, subject, base, book, exclusive, turn, asked.threads, asked.batch, needs_blocks=True)
             if RUNTIMES.get(name).profiled:
                 found["operators"][name] = _profile(name, subject, asked, turn, exclusive)
-        except BadInput as error:
+        except (BadInput, NotHere) as error:
             found["cells"][name] = {"runtime": name, "threads": asked.threads, "batch": asked.batch, "refused": str(error)}
         fraction = COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(asked.runtimes)
         report({"stage": "latency", "fraction": fraction, "metrics": found | {name: dict(found[name]) for name in ("cells", "operators")}})
@@ -122,7 +123,7 @@ def reason(found: Mapping, runtime: str) -> str:
     fewer = found["macs"] / found["base_macs"] if found["base_macs"] else 1.0
     share = f"{100 * fewer:.0f} % of the multiply-adds"
     said = verdict(cell)
-    if runtime == INT8:
+    if RUNTIMES.get(runtime).on_grids:
         less = f", and {share} are left" if fewer < 0.99 else ""
         if said == "faster":
             return f"Real integer kernels: weights and activations are in 8 bits{less}."

@@ -101,7 +101,7 @@ class Export(Asked):
     """What is asked for: a run, over the whole validation split, in a format."""
 
     kind: ClassVar[str] = "export"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # of the form of what is kept, and of how a format is written
     shelf: ClassVar[str] = "exports"
 
     format: str

@@ -43,16 +43,19 @@ def plain(subject: Compressed) -> fx.GraphModule:
 
 
 def flat(module: nn.Module) -> fx.GraphModule:
-    """`module` in eval mode as a graph that leaves out what does nothing then."""
+    """`module` in eval mode as a graph that leaves out what does nothing then; `meta["left_out"]` names the node that each of those passed on."""
     with torch.no_grad():
         graph = graph_of(module.eval(), "exports need a model that torch.fx can trace")
-    found = fx.GraphModule(module, graph)
+    found, left_out = fx.GraphModule(module, graph), {}
     for node in list(graph.nodes):
         layer = found.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, NOTHING) or node.op == "call_function" and getattr(node.target, "__name__", "") in NOTHING_CALLED:
+            left_out[node.name] = node.args[0].name
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-    return fx.GraphModule(found, graph).eval()
+    made = fx.GraphModule(found, graph).eval()
+    made.meta["left_out"] = left_out
+    return made
 
 
 def answering(module: nn.Module):
@@ -65,8 +68,11 @@ def answering(module: nn.Module):
     return logits
 
 
-def write(module: fx.GraphModule) -> bytes:
-    """Every tensor that the graph reads, and the graph; raises `BadInput` when it has a layer or function that torch does not ship."""
+def write(module: fx.GraphModule, grids: dict | None = None) -> bytes:
+    """Every tensor that the graph reads, and the graph; raises `BadInput` when it has a layer or function that torch does not ship.
+
+    `grids` go along as JSON, for the converter to TensorFlow Lite.
+    """
     from safetensors.torch import save
 
     layers, read = {}, {}
@@ -79,7 +85,17 @@ def write(module: fx.GraphModule) -> bytes:
             read[node.target] = functools.reduce(getattr, node.target.split("."), module).detach()
     graph = {"layers": layers, "nodes": [written for node in module.graph.nodes for written in _nodes(node)]}
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in read.items()}  # never two names for one memory
-    return save(tensors, {"format": "pt", "graph": json.dumps(graph, separators=(",", ":"))})
+    also = {} if grids is None else {"grids": json.dumps(grids)}
+    return save(tensors, {"format": "pt", "graph": json.dumps(graph, separators=(",", ":"))} | also)
+
+
+def grids(data: bytes) -> dict:
+    """The grids that `write` was given."""
+    return json.loads(_metadata(data)["grids"])
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
 
 
 def read(data: bytes) -> fx.GraphModule:
@@ -87,8 +103,7 @@ def read(data: bytes) -> fx.GraphModule:
     from safetensors.torch import load
 
     try:
-        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        described = json.loads(head["__metadata__"]["graph"])
+        described = json.loads(_metadata(data)["graph"])
     except (ValueError, KeyError, TypeError):
         raise BadArtifact("This safetensors file holds no graph; it takes one that `python -m core export --format safetensors` wrote.") from None
     root, tensors = nn.Module(), load(data)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from core.weights import Compressed
 
 FLOAT32, INT8, EAGER = "onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"
+LITERT, LITERT_INT8 = "litert-float32", "litert-int8"
 WARM_UP_SECONDS = 0.1
 BLOCKS = 15  # of each side, taking turns
 BLOCK_SECONDS = 0.03
@@ -101,6 +102,9 @@ def row(
     mine, theirs = signature(subject, runtime, threads, batch), signature(base, entry.reference, threads, batch)
     known = book.find(mine, theirs, runtime, threads, batch)
     if known is None or (needs_blocks and ("blocks" not in known or known.get("disturbed"))):
+        for one, where in [(subject, entry), (base, RUNTIMES.get(entry.reference))][: 1 if mine == theirs else 2]:
+            if where.prepare is not None:
+                where.prepare(one, turn)
         with turn():
             candidate, file_bytes = entry.ready(subject, threads, batch)
         with turn():

@@ -1,7 +1,8 @@
 """Converts a network to TensorFlow Lite in a process of its own: python -m core.runtimes.converter FOLDER float32|float16|int8 INPUT_SIZE PARENT
 
-Reads network.safetensors (and calibration.npy) in the folder and writes model.tflite. The last line on standard error says why it did not.
-Started by `core.exports.tflite` alone, whose process number is PARENT. Imports next to nothing before it is bound to that process.
+Reads network.safetensors (and calibration.npy) in the folder and writes model.tflite, in int8 on the grids that the network's file carries. The last line
+on standard error says why it did not. Started by `core.exports.tflite` alone, whose process number is PARENT. Imports next to nothing before it is bound
+to that process.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
     from core.exports.formats import FLOAT32, INT8
 
     torch.set_num_threads(1)
-    network = graphs.read((folder / "network.safetensors").read_bytes())
+    data = (folder / "network.safetensors").read_bytes()
+    network = graphs.read(data)
     import litert_torch  # takes ten seconds
 
     made = litert_torch.convert(network, (torch.zeros(1, 3, input_size, input_size),)).model_content()
     if numbers != FLOAT32:
-        made = _narrowed(made, np.load(folder / "calibration.npy") if numbers == INT8 else None)
+        from core.runtimes.litert_ranges import ranges
+
+        found = ranges(made, network, graphs.grids(data), np.load(folder / "calibration.npy")) if numbers == INT8 else None
+        made = _narrowed(made, found)
     (folder / "model.tflite").write_bytes(made)
 
 
-def _narrowed(model: bytes, calibration) -> bytes:
-    """float32 → float16 weights, or, with calibration pictures (n, 3, S, S), int8 between float32 pictures and logits."""
-    from ai_edge_litert.interpreter import Interpreter
+def _narrowed(model: bytes, ranges: dict | None) -> bytes:
+    """float32 → float16 weights, or, with the ranges of tensors, int8 between float32 pictures and logits."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 
     narrowing = quantizer.Quantizer(model)
-    if calibration is None:
+    if ranges is None:
         narrowing.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, 16, QuantGranularity.TENSORWISE, AlgorithmName.FLOAT_CASTING)
         return bytes(narrowing.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
     narrowing.load_quantization_recipe(recipe.static_wi8_ai8())
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         narrowing.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    ((name, ends),) = Interpreter(model_content=model).get_signature_list().items()
-    (given,) = ends["inputs"]
-    ranges = narrowing.calibrate({name: [{given: picture[None]} for picture in calibration]}, num_threads=1)
     return bytes(narrowing.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 

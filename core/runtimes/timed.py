@@ -6,6 +6,7 @@ is made ready.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.errors import BadInput
-from core.metrics.latency import EAGER, FLOAT32, INT8, signature
+from core import kept
+from core.errors import BadInput, NotHere
+from core.metrics.latency import EAGER, FLOAT32, INT8, LITERT, LITERT_INT8, signature
 from core.registry import Registry
+from core.runtimes import litert
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from core.weights import Compressed
 
 RUNTIMES: Registry[Timed] = Registry("runtime")
-_FILES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # module → signature of its graph → the .onnx file; batches and threads share it
+_FILES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # module → signature of its graph → the file; batches and threads share it
+NOISE = 4  # pictures that set what int8 ranges the grids leave open, in a file that is only timed
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Timed:
 
     `ready(subject, threads, batch)` gives a forward pass to be timed and the bytes of the file that runs it (None without a file); `refusal(subject, batch)`
     the sentence that says why it cannot, or None. `on_grids` says that the graph depends on which weights and activations have grids.
+    `prepare(subject, turn)`, where a runtime has it, makes the file before that and takes turns by itself: a minute of work, so that such a
+    runtime is measured only when it is asked for by name. `missing()` is None when the runtime is here.
     """
 
     name: str
@@ -42,9 +48,14 @@ class Timed:
     refusal: Callable[[Compressed, int], str | None] = lambda subject, batch: None
     on_grids: bool = False
     profiled: bool = False  # by `core.operators`
+    prepare: Callable[[Compressed, Callable], object] | None = None
+    missing: Callable[[], NotHere | None] = lambda: None
 
     def check(self, subject: Compressed, batch: int) -> None:
-        """Raises `BadInput` where the subject cannot run in it."""
+        """Raises `NotHere` where it is not installed, `BadInput` where the subject cannot run in it."""
+        absent = self.missing()
+        if absent:
+            raise absent
         refused = self.refusal(subject, batch)
         if refused:
             raise BadInput(refused)
@@ -103,6 +114,57 @@ def onnx_file(subject: Compressed, runtime: str) -> bytes:
     return files[graph]
 
 
+def tflite_file(subject: Compressed, runtime: str, turn=contextlib.nullcontext) -> bytes:
+    """A .tflite file of a subject's graph, converted once and kept. How long it takes does not depend on the values of its weights."""
+    files, graph = _FILES.setdefault(subject.module, {}), signature(subject, runtime)
+    if graph not in files:
+        path = kept.get("litert", f"{graph}.tflite")
+        files[graph] = path.read_bytes() if path else _converted(subject, runtime, turn)
+        if path is None:
+            kept.put("litert", f"{graph}.tflite", files[graph])
+    return files[graph]
+
+
+def _converted(subject: Compressed, runtime: str, turn) -> bytes:
+    from core.exports import formats, graphs
+    from core.runtimes import tflite
+
+    architecture, noise = subject.architecture, None
+    with turn():
+        if runtime == LITERT_INT8:
+            numbers, network, (noise,) = formats.INT8, tflite.integer_network(subject), pictures(subject, NOISE).values()
+        else:
+            numbers, network = formats.FLOAT32, graphs.write(graphs.flat(subject.module))
+    return tflite.converted(network, numbers, architecture.model, architecture.input_size, turn, noise)
+
+
+def _litert_pass(subject: Compressed, runtime: str, threads: int):
+    file = tflite_file(subject, runtime)
+    opened = litert.interpreter(file, threads)
+    (given,), (noise,) = opened.get_input_details(), pictures(subject, 1).values()
+
+    def call() -> None:
+        opened.set_tensor(given["index"], noise)
+        opened.invoke()
+
+    return call, len(file)
+
+
+def _one_picture(_subject: Compressed, batch: int) -> str | None:
+    return None if batch == 1 else "A TensorFlow Lite file takes one picture a pass; LiteRT is measured with a batch of 1."
+
+
 RUNTIMES.add(FLOAT32, Timed(FLOAT32, "ONNX Runtime, float32", "onnxruntime", FLOAT32, _float32, profiled=True))
 RUNTIMES.add(INT8, Timed(INT8, "ONNX Runtime, int8", "onnxruntime", FLOAT32, _int8, _no_int8, on_grids=True, profiled=True))
 RUNTIMES.add(EAGER, Timed(EAGER, "PyTorch, eager", "torch", EAGER, _eager))
+_LITERT = {"package": "ai-edge-litert", "reference": LITERT, "missing": litert.missing}
+RUNTIMES.add(LITERT, Timed(
+    LITERT, "LiteRT, float32", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT, threads), refusal=_one_picture,
+    prepare=lambda subject, turn: tflite_file(subject, LITERT, turn), **_LITERT,
+))  # fmt: skip
+RUNTIMES.add(LITERT_INT8, Timed(
+    LITERT_INT8, "LiteRT, int8", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT_INT8, threads), on_grids=True,
+    refusal=lambda subject, batch: _no_int8(subject, batch) or _one_picture(subject, batch),
+    prepare=lambda subject, turn: tflite_file(subject, LITERT_INT8, turn), **_LITERT,
+))  # fmt: skip
+USUAL = tuple(name for name, entry in RUNTIMES.items() if entry.prepare is None)

@@ -12,6 +12,7 @@ from core.errors import ParetoscopeError
 from core.metrics.latency import verdict
 from core.points import words as recipe_words
 from core.recipe import Recipe
+from core.runtimes import litert
 from core.runtimes.timed import RUNTIMES
 from core.timings import BATCHES, Timings, reason
 from core.work import Work
@@ -26,6 +27,7 @@ from pages.ui.timed_at import TimedAt, everywhere
 FRAGMENT = "latency"
 AGAIN = 0.7  # seconds between two looks at what is under way
 SECONDS_A_CELL = 1.6  # of one run in one runtime: an export, warming up, and the blocks
+LITERT_HELP = "It runs TensorFlow Lite files, one picture a pass. Making one takes up to a minute, the first time a graph is timed."
 HELP = (
     "Timed in blocks that alternate with the uncompressed model’s, while nothing else computes. A ratio is the median of the paired ratios of block medians, "
     "with its 95 % bootstrap interval; it is not distinguishable when that contains 1."
@@ -50,7 +52,7 @@ def latency() -> None:
             with st.container(key="latency-runs", gap="xsmall"):
                 _controls(view, runs, looks)
                 _boxes(view, runs, looks)
-                st.html(_table(runs, looks))
+                st.html(_table(view, runs, looks))
                 _troubles(view, runs, looks)
             with st.container(key="latency-one", gap="xsmall"):
                 _why(runs, looks)
@@ -77,7 +79,7 @@ def wanted(view: View) -> list[Run]:
 
 
 def asked_for(view: View, run: Run, at: TimedAt) -> Timings:
-    return Timings(Work(view.model, view.dataset, run.recipe), at.thread_count, at.batch)
+    return Timings(Work(view.model, view.dataset, run.recipe), at.thread_count, at.batch, at.runtimes)
 
 
 def _looks(view: View, runs: list[Run]) -> list[Look]:
@@ -98,7 +100,7 @@ def _looks(view: View, runs: list[Run]) -> list[Look]:
 
 def _next_everywhere(view: View, run: Run) -> Look:
     """The next setting of the run at hand that nobody measured, begun; it has no row in the table. Ends when all are known, or one cannot be."""
-    for at in everywhere():
+    for at in everywhere(view.timed.litert):
         asked = asked_for(view, run, at)
         if services.examined(asked.identity()) is None:
             look = examine.look(asked, quick=True)
@@ -123,12 +125,18 @@ def _controls(view: View, runs: list[Run], looks: list[Look]) -> None:
             "Threads", [at.threads for at in everywhere() if at.batch == 1], key="timed_threads",
             format_func=lambda count: str(count) if count else f"all {cores}", on_change=_show_threads,
         )  # fmt: skip
+        absent = litert.missing()
+        state.set_widget("timed_litert", view.timed.litert)
+        st.checkbox(
+            "LiteRT", key="timed_litert", on_change=lambda: _show(litert=state.widget("timed_litert")), disabled=absent is not None and not view.timed.litert,
+            help=str(absent) if absent else LITERT_HELP,
+        )  # fmt: skip
         st.space("stretch")
         running = [look for look in looks if look.running]
-        left = sum(services.examined(asked_for(view, runs[-1], at).identity()) is None for at in everywhere())
+        left = sum(services.examined(asked_for(view, runs[-1], at).identity()) is None for at in everywhere(view.timed.litert))
         if left and state.session().get("time-everywhere") is None and not asked_for(view, runs[-1], view.timed).trains:
             st.button(
-                f"Every setting, {words.duration(SECONDS_A_CELL * len(RUNTIMES) * left)}", key="time-everywhere", icon=":material/table_chart:",
+                f"Every setting, {words.duration(SECONDS_A_CELL * len(view.timed.runtimes) * left)}", key="time-everywhere", icon=":material/table_chart:",
                 on_click=_everything, args=(view.recipe.key(),), help="Times the run at hand at every number of pictures and threads, one after the other.",
             )  # fmt: skip
         if running:
@@ -167,14 +175,14 @@ def _boxes(view: View, runs: list[Run], looks: list[Look]) -> None:
     )  # fmt: skip
 
 
-def _table(runs: list[Run], looks: list[Look]) -> str:
+def _table(view: View, runs: list[Run], looks: list[Look]) -> str:
     """A row a run, a column a runtime: the ratio with its interval and what that means, and milliseconds."""
-    head = "".join(f"<th>{words.escape(entry.title)}</th>" for _name, entry in RUNTIMES.items())
+    head = "".join(f"<th>{words.escape(RUNTIMES.get(name).title)}</th>" for name in view.timed.runtimes)
     body = ""
     for run, look in zip(runs, looks):
         cells = (look.result or {"cells": {}})["cells"]
         body += f'<tr><td title="{words.escape(run.name)}"><div class="clipped">{words.escape(run.name)}</div></td>'
-        body += "".join(f"<td>{_cell(cells.get(name), look)}</td>" for name in RUNTIMES) + "</tr>"
+        body += "".join(f"<td>{_cell(cells.get(name), look)}</td>" for name in view.timed.runtimes) + "</tr>"
     return f'<table class="paper latencies"><thead><tr><th>ratio to the uncompressed model</th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -241,13 +249,13 @@ def _operators(runs: list[Run], looks: list[Look]) -> None:
 
 def _everywhere(view: View, run: Run) -> str:
     """The ratio of the run at hand at every setting, as far as it was measured."""
-    settings = everywhere()
+    settings = everywhere(view.timed.litert)
     head = "".join(f"<th>{at.batch}×{at.thread_count}</th>" for at in settings)
     found = [services.examined(asked_for(view, run, at).identity()) for at in settings]
     body = ""
-    for name, entry in RUNTIMES.items():
+    for name in view.timed.runtimes:
         cells = [(each or {"cells": {}})["cells"].get(name, {}) for each in found]
-        body += f"<tr><th>{words.escape(entry.title)}</th>" + "".join(f"<td>{_short(cell)}</td>" for cell in cells) + "</tr>"
+        body += f"<tr><th>{words.escape(RUNTIMES.get(name).title)}</th>" + "".join(f"<td>{_short(cell)}</td>" for cell in cells) + "</tr>"
     return f'<table class="layer-figures plain"><thead><tr><th>at hand, pictures × threads</th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 

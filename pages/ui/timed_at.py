@@ -6,28 +6,34 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.runtimes.timed import RUNTIMES, USUAL
 from core.timings import BATCHES
 from core.turns import core_count
 
 
 @dataclass(frozen=True)
 class TimedAt:
-    """Pictures in one pass, and threads: 1, or 0 for as many as the machine has cores, so that a link means the same elsewhere."""
+    """Pictures in one pass; threads: 1, or 0 for as many as the machine has cores, so that a link means the same elsewhere; whether LiteRT is measured too."""
 
     batch: int = 1
     threads: int = 1
+    litert: bool = False
 
     @property
     def thread_count(self) -> int:
         return self.threads or core_count()
 
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        return tuple(RUNTIMES) if self.litert else USUAL
+
     def replace(self, **changes) -> TimedAt:
         return dataclasses.replace(self, **changes)
 
 
-def everywhere() -> list[TimedAt]:
+def everywhere(litert: bool = False) -> list[TimedAt]:
     """Every batch size with one thread, then with all."""
-    return [TimedAt(batch, threads) for threads in ((1, 0) if core_count() > 1 else (1,)) for batch in BATCHES]
+    return [TimedAt(batch, threads, litert) for threads in ((1, 0) if core_count() > 1 else (1,)) for batch in BATCHES]
 
 
 def encode(at: TimedAt) -> dict[str, list[str]]:
@@ -36,13 +42,15 @@ def encode(at: TimedAt) -> dict[str, list[str]]:
         said["batch"] = [str(at.batch)]
     if at.threads != TimedAt.threads:
         said["threads"] = ["all"]
+    if at.litert:
+        said["litert"] = ["yes"]
     return said
 
 
 def decode(query: Mapping[str, Sequence[str]], said: list[str]) -> TimedAt:
     """What a link asks for, and in `said` a sentence for what had to be replaced."""
     found = TimedAt()
-    for name, choices in (("batch", {str(batch): batch for batch in BATCHES}), ("threads", {"1": 1, "all": 0})):
+    for name, choices in (("batch", {str(batch): batch for batch in BATCHES}), ("threads", {"1": 1, "all": 0}), ("litert", {"no": False, "yes": True})):
         if query.get(name):
             given = query[name][-1][:40]
             if given in choices:

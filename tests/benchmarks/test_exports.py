@@ -1,6 +1,6 @@
-"""Every format of four models and six presets, and the packed file against the best generic way to store the same weights.
+"""The packed file of four models and six presets against the best generic way to store the same weights: its bytes, and reading it back.
 
-Prints a table of bytes, accuracy and agreement; what trains is trained once and kept for the other formats.
+What trains is trained once and kept for the other measurements. Accuracy and agreement of every format: `test_round_trips.py`.
 """
 
 from __future__ import annotations
@@ -8,25 +8,19 @@ from __future__ import annotations
 import functools
 import time
 
-import onnx
 import pytest
 import safetensors.torch
 import torch
 import zstandard
 
 from core import artifact, engine, gallery
-from core.exports import FORMATS, Export, make
-from core.exports.export import refusal
-from core.recipe import GRID, Recipe
-from core.runtimes import litert
-from core.turns import Turns
+from core.recipe import GRID
 from core.weights import Compressed, clone
 from core.work import Work
+from tests.benchmarks.test_round_trips import PRESETS
 
-PRESETS = ("four_bits", "cliff", "int8", "fast", "fiftieth", "small")
 MOST_ZSTD = 22
 LEAST_SMALLER = 0.15
-MOST_POINTS = 0.5  # that LiteRT's own int8 grids may cost
 READS = 7
 
 
@@ -37,33 +31,6 @@ def work(model: str, preset: str) -> Work:
 @functools.cache
 def compressed(model: str, preset: str):
     return engine.compress(work(model, preset))
-
-
-@functools.cache
-def labels(model: str, preset: str) -> bytes:
-    return engine.run(work(model, preset)).predicted
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("model", gallery.MODELS)
-def test_round_trips(model, preset):
-    """A file that is held against the engine and gives other labels on more than 0.1 % of the pictures is refused by `make` itself."""
-    recipe: Recipe = work(model, preset).recipe
-    print()
-    for name, format in FORMATS.items():
-        if refusal(format, recipe) or (format.runtime == "LiteRT" and litert.missing()):
-            continue
-        made = make(Export(work(model, preset), name), turn=Turns().compute, predicted=labels(model, preset))
-        record = made.record
-        print(
-            f"{model:20} {preset:10} {name:12} {record.bytes:>12,} B  {record.top1:.2f} % (engine {record.run_top1:.2f} %)  "
-            f"agreement {100 * record.agreement:.2f} %  written in {record.seconds['write']:.1f} s"
-        )
-        assert record.images == 5000
-        if name.startswith("onnx"):
-            onnx.checker.check_model(onnx.load_from_string(made.data), full_check=True)
-        if name == "tflite-int8":
-            assert abs(record.top1 - record.run_top1) <= MOST_POINTS
 
 
 CODES = [name for name in PRESETS if any(step.kind == GRID for step in gallery.preset(name).steps)]

@@ -13,9 +13,9 @@ from core import engine, operators, timing_charts, timings
 from core.architecture import Architecture
 from core.errors import BadField, UnknownName
 from core.metrics import latency
-from core.metrics.latency import EAGER, FLOAT32, INT8
+from core.metrics.latency import EAGER, FLOAT32, INT8, LITERT, LITERT_INT8
 from core.recipe import Recipe
-from core.runtimes import timed
+from core.runtimes import litert, timed
 from core.timings import Timings, reason
 from core.weights import Compressed
 from core.work import Work
@@ -93,6 +93,36 @@ def test_batches_and_threads_share_one_export_and_another_graph_has_its_own(five
     fast, _bytes = timed.RUNTIMES.get(FLOAT32).ready(subject, 1, 32)
     assert fast()[0].shape == (32, 10) and len(exports) == 1
     assert timed.RUNTIMES.get(EAGER).ready(subject, 1, 8)[0]().shape == (8, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(litert.missing() is not None, reason="LiteRT is not here")
+def test_litert_is_measured_beside_the_baselines_own_file_which_is_made_once(five_layer_checkpoint, monkeypatch):
+    from core.runtimes import tflite
+
+    made, convert = [], tflite.converted
+    monkeypatch.setattr(tflite, "converted", lambda *given: made.append(given[1]) or convert(*given))
+    asked = asked_for(INTEGERS, runtimes=(LITERT, LITERT_INT8))
+    found = timings.measure(asked)
+    wide, narrow = found["cells"].values()
+    assert (wide["ratio"], wide["ratio_low"]) == (1.0, 1.0) and len(narrow["blocks"]) == 3 and narrow["file_bytes"] < wide["file_bytes"]
+    assert sorted(made) == ["float32", "int8"] and not found["operators"]
+    timed._FILES.clear()
+    assert set(timings.measure(asked)["cells"]) == {LITERT, LITERT_INT8} and len(made) == 2
+
+
+def test_what_litert_cannot_do_is_one_sentence(five_layer_checkpoint, monkeypatch):
+    if litert.missing() is None:
+        refused = timings.measure(asked_for(batch=8, runtimes=(LITERT,)))["cells"][LITERT]["refused"]
+        assert refused == "A TensorFlow Lite file takes one picture a pass; LiteRT is measured with a batch of 1."
+        refused = timings.measure(asked_for(PRUNE, runtimes=(LITERT_INT8,)))["cells"][LITERT_INT8]["refused"]
+        assert "quantize weights and activations to 8 bits" in refused
+    here = litert.missing() is None
+    there = asked_for(runtimes=(LITERT,)).identity()
+    monkeypatch.setattr(litert.importlib.util, "find_spec", lambda name: None)
+    assert "requirements-litert.txt" in timings.measure(asked_for(runtimes=(LITERT,)))["cells"][LITERT]["refused"]
+    assert (asked_for(runtimes=(LITERT,)).identity() != there) == here, "asked again once it is installed"
+    assert asked_for().runtimes == (FLOAT32, INT8, EAGER), "what takes no conversion"
 
 
 def test_the_profile_names_the_operators_of_the_graph(five_layer_checkpoint, tmp_path):

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from core import kept
 from core.metrics.latency import EAGER, FLOAT32, INT8
 from core.recipe import Recipe
+from core.runtimes.timed import RUNTIMES
 from core.timings import Timings
 from core.work import Work
 from pages.ui import timed_at
@@ -79,6 +80,24 @@ def test_another_setting_is_in_the_address_and_measured(notes):
     assert timed_at.decode({"batch": ["7"], "threads": ["all"]}, said) == TimedAt(1, 0)
     assert said == ["Latency cannot be shown for batch '7'; it takes one of 1, 8, 32."]
     assert timed_at.encode(TimedAt()) == {}
+
+
+def test_litert_is_measured_when_it_is_asked_for(notes):
+    everything = tuple(RUNTIMES)
+    assert len(everything) == 5 and "LiteRT" not in markup(open_page())
+    notes.examining.clear()
+    page = open_page(litert=["yes"])
+    assert list(notes.examining) == [asked([], runtimes=everything).identity()] and asked_for(page, "litert") == ["yes"]
+    notes.examining.clear()
+    for steps in ([], AT_HAND):
+        found = measured(steps)
+        for name in everything[3:]:
+            found["cells"][name] = found["cells"][FLOAT32] | {"runtime": name, "ratio": 0.7, "ratio_low": 0.69, "ratio_high": 0.71}
+        keep(steps, found, runtimes=everything)
+    page = open_page(litert=["yes"])
+    assert "<th>LiteRT, int8</th>" in markup(page) and "<b>0.70 ×</b>" in markup(page) and not notes.examining
+    page.checkbox(key="timed_litert").uncheck().run()
+    assert not page.exception and list(notes.examining) == [asked([]).identity()] and asked_for(page, "litert") == []
 
 
 def test_what_was_disturbed_is_marked_and_measured_again(notes):
