@@ -115,7 +115,8 @@ class Cluster:
         for work, identity in zip(works, identities):
             row = known.get(identity)
             if row is None or row["state"] != COMPLETE:
-                request = _request("run", identity, {"work": work.to_json()}, work, lane=lane, priority=priority)
+                given = {"work": work.to_json()} | ({} if lane is None else {"first_look": True})  # somebody is watching
+                request = _request("run", identity, given, work, lane=lane, priority=priority)
                 requests.append(request)
                 if row is None or row["state"] not in OPEN:
                     row = known[identity] = _waiting(request)
@@ -206,6 +207,10 @@ class Cluster:
     def keep(self, result: dict, predicted: bytes, latencies: list[dict]) -> None:
         """Have the store's writer keep a run that was computed elsewhere on this machine, with what was timed for it."""
         self._connection.send({"op": "keep", "result": result, "predicted": base64.b64encode(predicted).decode(), "latencies": latencies})
+
+    def keep_latencies(self, latencies: list[dict]) -> None:
+        """Have the store's writer keep what was timed elsewhere on this machine: rows of `Store.add_latencies`."""
+        self._connection.send({"op": "keep", "latencies": latencies})
 
     def cancel(self, identity: str) -> None:
         """Stop a WAITING or RUNNING job; its row says CANCELLED within a second."""

@@ -21,7 +21,7 @@ import numpy as np
 from core import graphs, kept
 from core.datasets import load
 from core.machine import machine
-from core.recipe import GRID, STRUCTURE, TRAIN, digest
+from core.recipe import GRID, TRAIN, digest
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -66,38 +66,44 @@ class Result:
 
 
 def run(
-    work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact: Path | None = None, book=None
-) -> Result:
+    work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact: Path | None = None, book=None,
+    first_look: bool = False,
+) -> Result:  # fmt: skip
     """Apply the recipe to the checkpoint and measure what came out, as the baseline was measured.
 
     `turn` is entered around every piece of computing, `exclusive` around latency measurements; either may wait or raise
     `Cancelled`. `report` receives progress, and `notes` as soon as a step has some to make. The packed model is written to `artifact` when that is given.
+    With `first_look`, `report` receives `latencies` as soon as the shapes are known: a short measurement for whoever waits, before the long one at the end.
     """
     from core.methods.apply import check_fits
+    from core.metrics.first_look import FirstLook
 
     hooks = Hooks(turn, exclusive, report, book)
     started = time.monotonic()
     dataset = load(work.dataset)
     with hooks.turn():
         check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
-    base, base_predictions, base_metrics = measured_baseline(work, hooks)
+    runs_as_float32 = not any(getattr(step, "int8", False) for step in work.recipe.steps)
+    look = FirstLook(loaded(work.model, work.dataset, work.checkpoint.hash), hooks, first_look and work.latency and runs_as_float32)
 
     compress_started = time.monotonic()
-    subject = compress(work, hooks)
+    subject = compress(work, hooks, look)
+    compressed = time.monotonic()
+    base, base_predictions, base_metrics = measured_baseline(work, hooks)
     with hooks.turn():
         sizes = _sizes(subject, work, artifact)
     evaluate_started = time.monotonic()
     predictions = predict(subject, dataset, work, hooks)
     evaluated = time.monotonic()
 
-    metrics = metrics_of(subject, predictions, sizes)
+    metrics = metrics_of(subject, predictions, sizes) | {"latencies": look.rows}
     hooks.report({"stage": "latency" if work.latency else "done", "fraction": COMPRESS_SHARE + EVALUATE_SHARE, "metrics": metrics})
     if work.latency:
         _add_latencies(metrics, subject, base, hooks)
         _add_latencies(base_metrics, base, base, hooks)
     return Result(
         work=work, identity=work.identity(), baseline=base_metrics, metrics=metrics, difference=_difference(predictions, base_predictions),
-        seconds={"compress": evaluate_started - compress_started, "evaluate": evaluated - evaluate_started, "total": time.monotonic() - started},
+        seconds={"compress": compressed - compress_started, "evaluate": evaluated - evaluate_started, "total": time.monotonic() - started},
         predicted=predictions.predicted.astype("<u2").tobytes(),
     )  # fmt: skip
 
@@ -161,14 +167,17 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     }  # fmt: skip
 
 
-def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
-    """The model after every step of the recipe, from the longest prefix that was kept."""
+def compress(work: Work, hooks: Hooks = Hooks(), on_shapes: Callable[[Compressed], None] = lambda subject: None) -> Compressed:
+    """The model after every step of the recipe, from the longest prefix that was kept; `on_shapes` gets it once no step changes a shape any more."""
     from core import prefixes
 
     dataset = load(work.dataset)
     subject, first = _start(work)
     steps = work.recipe.steps
+    settled = max(first, work.recipe.shaping())
     for number in range(first, len(steps)):
+        if number == settled:
+            on_shapes(subject)
         hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
         told = len(subject.notes)
         _apply(work, number, subject, dataset, hooks)
@@ -176,6 +185,8 @@ def compress(work: Work, hooks: Hooks = Hooks()) -> Compressed:
             hooks.report({"fraction": COMPRESS_SHARE * (number + 1) / len(steps), "notes": subject.notes[told:]})
         if steps[number].kind == TRAIN:
             prefixes.keep(work.prefix_key(number + 1), subject)
+    if settled >= len(steps):
+        on_shapes(subject)
     return subject
 
 
@@ -196,7 +207,7 @@ def shaped(work: Work, hooks: Hooks) -> Compressed:
     Behind the last structural step that is the grids alone, found as quickly as for a preview.
     """
     steps = work.recipe.steps
-    shaped = max((number + 1 for number, step in enumerate(steps) if step.kind == STRUCTURE), default=0)
+    shaped = work.recipe.shaping()
     subject, first = _start(work)
     if first < shaped:
         subject, first = compress(Work(work.model, work.dataset, work.recipe.prefix(shaped)), hooks), shaped

@@ -81,8 +81,8 @@ def works(model: str) -> list[Work]:
 def build(model: str, *, latency: bool = True, report: Callable[[int, int, str], None] = lambda done, total, name: None, **hooks) -> list[dict]:
     """Run what the model's part of the gallery lacks, one at a time, and write after each; returns the rows.
 
-    Without `latency` rows stay without it until a later call. `report(done, total, recipe)` is called before each run;
-    `hooks` go to `engine.run`.
+    Without `latency` rows stay without it until a later call, which also times again what other load disturbed.
+    `report(done, total, recipe)` is called before each run; `hooks` go to `engine.run`.
     """
     return measured(FOLDER / f"{model}.json", works(model), latency, report, hooks)
 
@@ -105,7 +105,7 @@ def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[in
             rows[identity] = as_stored(result)
             if curves:
                 rows[identity]["curve"] = _curve(seen)
-        elif not latency or rows[identity]["metrics"]["latencies"]:
+        elif not latency or _is_timed(rows[identity]):
             continue
         if latency:
             report(number, len(wanted), work.recipe.canonical())
@@ -118,6 +118,12 @@ def _curve(events: list[dict]) -> list[dict]:
     """The points after whole epochs, which alone were evaluated, of what a run reported."""
     points = [event["curve"] for event in events if "top1" in event.get("curve", {})]
     return [{"epoch": point["epoch"], "loss": round(point["loss"], 4), "top1": point["top1"]} for point in points]
+
+
+def _is_timed(row: dict) -> bool:
+    """Whether a row has latencies that nothing else on the machine disturbed."""
+    found = row["metrics"]["latencies"]
+    return bool(found) and not any(each.get("disturbed") for each in found)
 
 
 def _time(row: dict, work: Work, hooks: dict) -> None:

@@ -112,22 +112,33 @@ def point(row: Mapping, *, state: str = MEASURED, elsewhere: bool = False) -> di
 
     Keys: `id` (model/key), `model`, `dataset`, `key`, `recipe` (JSON), `words`, `family`, `state`, `split`, `elsewhere`, every one of
     `FIGURES`, `operators` (the key of its graph), `ratio`, `ratio_low`, `ratio_high`, a `ratio_` for each of `RUNTIMES`, `ms_p10`, `ms_p50`,
-    `ms_p90`, `runtime`, `gained` (points against the baseline), `gained_low`, `gained_high`, `provenance` and `notes`. What was not measured is None.
+    `ms_p90`, `runtime`, `brief` (a first, short measurement of latency), `gained` (points against the baseline), `gained_low`, `gained_high`,
+    `provenance` and `notes`. What was not measured is None.
     """
     recipe = Recipe.from_json(row["recipe"])
-    metrics, difference, timing = row["metrics"], row.get("difference") or {}, latency(row["metrics"]) or {}
+    metrics, difference = row["metrics"], row.get("difference") or {}
     key = row.get("key") or recipe.key()
-    ratios = {entry["runtime"]: entry.get("ratio") for entry in metrics.get("latencies") or []}
     return {
         "id": f"{row['model']}/{key}", "model": row["model"], "dataset": row["dataset"], "key": key, "recipe": row["recipe"],
         "words": words(recipe), "family": family(recipe), "state": state, "split": row.get("split", "validation"), "elsewhere": elsewhere,
         **{name: metrics.get(name) for name in FIGURES},
-        **{name: timing.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")},
-        **{f"ratio_{name}": ratios.get(runtime) for name, runtime in RUNTIMES.items()}, "operators": metrics.get("graph"),
+        **_timing(metrics), "operators": metrics.get("graph"),
         "gained": difference.get("top1"), "gained_low": difference.get("low"), "gained_high": difference.get("high"),
         "provenance": metrics.get("provenance", {}), "notes": metrics.get("notes", []),
         "machine": (row.get("machine") or {}).get("cpu"), "date": row.get("date"), "seconds": row.get("seconds") or {},
     }  # fmt: skip
+
+
+def _timing(metrics: Mapping) -> dict:
+    """The columns of a point that say its latency."""
+    stands, ratios = latency(metrics) or {}, {entry["runtime"]: entry.get("ratio") for entry in metrics.get("latencies") or []}
+    found = {name: stands.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")}
+    return found | {f"ratio_{name}": ratios.get(runtime) for name, runtime in RUNTIMES.items()} | {"brief": stands.get("brief", False)}
+
+
+def timed(point: Mapping, latencies: list[dict]) -> dict:
+    """A preview's point with the latency that its run has measured by now."""
+    return dict(point) | _timing({"latencies": latencies})
 
 
 def indistinct(point: Mapping, low: str, high: str, nothing: float) -> bool:

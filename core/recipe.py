@@ -280,6 +280,10 @@ class Recipe:
             said.append(f"{self.steps[0].name} leaves its weights random, because no training follows; put a distill or finetune step after it.")
         return said
 
+    def shaping(self) -> int:
+        """How many of the first steps decide the shapes: all up to the last structural one."""
+        return max((number + 1 for number, step in enumerate(self.steps) if step.kind == STRUCTURE), default=0)
+
     def prefix(self, length: int) -> Recipe:
         """The recipe of the first `length` steps, with the same seed."""
         return Recipe(self.steps[:length], self.seed)

@@ -59,7 +59,7 @@ class Job:
     pool: str = ""
     future: object = None
     curve: list[dict] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    so_far: dict = field(default_factory=dict)  # the notes and the first latencies, before there are metrics
 
     @property
     def is_quick(self) -> bool:
@@ -150,8 +150,9 @@ class Scribe:
             case "lane":
                 self._leave(request["lane"], request["identity"])
             case "keep":  # what a command computed by itself
-                values = {"owner": self.owner, "origin": "here"}
-                self._results[request["result"]["identity"]] = (request["result"], base64.b64decode(request["predicted"]), values)
+                if "result" in request:
+                    values = {"owner": self.owner, "origin": "here"}
+                    self._results[request["result"]["identity"]] = (request["result"], base64.b64decode(request["predicted"]), values)
                 self._latencies += request["latencies"]
             case other:
                 raise ValueError(f"unknown request {other!r}")
@@ -211,7 +212,7 @@ class Scribe:
         elif job is None or job.key != message["key"]:
             return
         elif "started" in event:
-            job.curve, job.notes = [], []
+            job.curve, job.so_far = [], {}
             self._change(job.identity, state=RUNNING, fraction=0.0, stage=None, preview=None, curve=None, seconds_left=None, attempts=job.attempts)
         else:
             self._progress(job, event)
@@ -220,9 +221,10 @@ class Scribe:
         values = {name: event[name] for name in ("fraction", "stage", "seconds_left") if name in event}
         if "metrics" in event:
             values["preview"] = {name: event[name] for name in ("metrics", "difference", "before_recovery") if name in event}
-        if "notes" in event and "metrics" not in event:  # what a step could not do; the metrics will say so again
-            job.notes += event["notes"]
-            values["preview"] = {"notes": list(job.notes)}
+        elif "notes" in event or "latencies" in event:  # what a step could not do, and a first look; the metrics will say so again
+            for name in ("notes", "latencies"):
+                job.so_far[name] = job.so_far.get(name, []) + event.get(name, [])
+            values["preview"] = dict(job.so_far)
         if "curve" in event:
             point = event["curve"]
             job.curve.append({name: point[name] for name in ("epoch", "loss", "top1") if name in point})

@@ -33,7 +33,7 @@ runs = Table(
     Column("stage", Text),
     Column("seconds_left", Float),
     Column("message", Text),  # the sentence, when FAILED or CANCELLED
-    Column("preview", _json),  # {"metrics": …} or {"notes": […]} so far, while RUNNING
+    Column("preview", _json),  # {"metrics": …} or {"notes": […], "latencies": […]} so far, while RUNNING
     Column("curve", _json),  # list of {"epoch", "loss", "top1"}, while and after training
     Column("metrics", _json),
     Column("baseline", _json),

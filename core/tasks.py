@@ -125,14 +125,14 @@ class Job:
             yield pause
 
     def report(self, event: dict) -> None:
-        """Pass on the engine's progress, at most five times a second; new metrics, notes, a new stage and whole epochs at once."""
+        """Pass on the engine's progress, at most five times a second; new metrics, latencies, notes, a new stage and whole epochs at once."""
         self.check()
         event = dict(event)
         if "loss" in event:  # a bare training, whose events are points of its curve
             event = {"fraction": event["fraction"], "stage": "train", "curve": event}
         self._unsent |= event
         point = event.get("curve", {})
-        news = "metrics" in event or "notes" in event or "top1" in point or event.get("stage", self._stage) != self._stage
+        news = any(name in event for name in ("metrics", "latencies", "notes")) or "top1" in point or event.get("stage", self._stage) != self._stage
         if news or time.monotonic() - self._sent_at >= SECONDS_BETWEEN_REPORTS:
             self._sent_at, self._stage = time.monotonic(), event.get("stage", self._stage)
             self.send(self._unsent)
@@ -149,6 +149,8 @@ def _store() -> Store:
 
 def _run(request: dict, job: Job) -> dict:
     module, work, hooks = _engaged(request, job)
+    if request.get("first_look"):
+        hooks["first_look"] = True
     result = module.run(work, **hooks)
     return {"state": COMPLETE, "result": result.to_json(), "predicted": result.predicted}
 

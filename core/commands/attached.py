@@ -6,7 +6,9 @@ with everything else on the machine, and keeps what it measured in the same stor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.commands import terminal
 from core.connection import LOCK, running_office
@@ -16,6 +18,9 @@ from core.locks import FileLock
 from core.machine import machine
 from core.store import CANCELLED, COMPLETE, RESULT_FIELDS, Store
 from core.work import THREADS, Work
+
+if TYPE_CHECKING:
+    from core.cluster import Cluster
 
 
 def measured(work: Work, artifact: Path | None, progress) -> dict:
@@ -89,20 +94,32 @@ def _here(store: Store, work: Work, artifact: Path | None, progress) -> dict:
 
 
 def _keep(store: Store, result, latencies: list[dict]) -> None:
+    def here() -> None:
+        store.complete(result.identity, result.to_json(), result.predicted, origin="here")
+        store.add_latencies(latencies)
+
+    _written("run", store, here, lambda cluster: cluster.keep(result.to_json(), result.predicted, latencies))
+
+
+def keep_latencies(store: Store, latencies: list[dict]) -> None:
+    """Keep what a command timed: rows of `Store.add_latencies`."""
+    _written("latency", store, lambda: store.add_latencies(latencies), lambda cluster: cluster.keep_latencies(latencies))
+
+
+def _written(what: str, store: Store, here: Callable[[], None], there: Callable[[Cluster], None]) -> None:
     """Write to the store, or have it written by the cluster process where one lives: it is the only writer then."""
     from core.cluster import connect
 
     lock = FileLock(folder() / LOCK)
     try:
         if lock.take():
-            store.complete(result.identity, result.to_json(), result.predicted, origin="here")
-            store.add_latencies(latencies)
+            here()
         else:
             cluster = connect(start=False, store=store)
-            cluster.keep(result.to_json(), result.predicted, latencies)
+            there(cluster)
             cluster.close()
     except (StoreError, ClusterError) as error:
-        terminal.say(f"The run is measured but not kept: {error}")
+        terminal.say(f"The {what} is measured but not kept: {error}")
     finally:
         lock.give()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from core import timings
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
-from core.errors import StoreError
 from core.metrics.latency import verdict
 from core.points import words
 from core.recipe import Recipe
@@ -54,7 +53,7 @@ def measure(given) -> None:
 
 
 class _Book:
-    """The store's book of latencies, whose writer takes in what was measured when all is done."""
+    """The store's book of latencies; what was measured is written to it when all is done, also what was measured before a Ctrl-C."""
 
     def __enter__(self):
         from core.book import LatencyBook
@@ -65,18 +64,12 @@ class _Book:
         return LatencyBook(self._store, lambda event: self._added.append(event["latency"]), machine()["id"])
 
     def __exit__(self, *_error) -> None:
-        from core.connection import LOCK
-        from core.home import folder
-        from core.locks import FileLock
+        from core.commands.attached import keep_latencies
 
-        lock = FileLock(folder() / LOCK)
         try:
-            if self._added and lock.take():  # where the cluster lives, it alone writes, and measures what it needs
-                self._store.add_latencies(self._added)
-        except StoreError as error:
-            terminal.say(f"The latency is measured but not kept: {error}")
+            if self._added:
+                keep_latencies(self._store, self._added)
         finally:
-            lock.give()
             self._store.close()
 
 

@@ -31,6 +31,8 @@ SECONDS = 4.0  # for one measurement of a slow model
 UNEVEN = 1.5  # a side whose slowest block takes so many times its median block was disturbed
 OTHERS = 0.5  # and so was a measurement beside which other processes kept more than so many cores busy
 TRIES = 3
+RECENT_SECONDS = 20.0  # what was disturbed so shortly ago would be disturbed again
+ASIDE = ("blocks", "measured_at")  # of a row in the book, and not of a run's metrics
 Call = Callable[[], object]
 
 
@@ -78,12 +80,17 @@ def latencies(
 
     book = book or _MEMORY
     kinds = [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]
-    rows = [{name: value for name, value in row(kind, subject, base, book, exclusive, turn).items() if name != "blocks"} for kind in kinds]
+    rows = [of_a_run(row(kind, subject, base, book, exclusive, turn)) for kind in kinds]
     runs_as = INT8 if INT8 in kinds else FLOAT32
     return rows, next(row["file_bytes"] for row in rows if row["runtime"] == runs_as)
 
 
 _MEMORY = Memory()
+
+
+def of_a_run(row: dict) -> dict:
+    """A row of the book as a run's metrics hold it."""
+    return {name: value for name, value in row.items() if name not in ASIDE}
 
 
 def row(
@@ -93,7 +100,7 @@ def row(
     """The row of a subject in one of `core.runtimes.timed`, beside the baseline in the runtime that this is compared with: from the book, or measured.
 
     What `measure` gives, with `runtime`, `threads`, `batch`, `signature` and `file_bytes`. With `needs_blocks`, a row that was kept without them, or
-    was disturbed, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it is not installed.
+    was disturbed some time ago, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it is not installed.
     """
     from core.runtimes.timed import RUNTIMES
 
@@ -101,7 +108,7 @@ def row(
     entry.check(subject, batch)
     mine, theirs = signature(subject, runtime, threads, batch), signature(base, entry.reference, threads, batch)
     known = book.find(mine, theirs, runtime, threads, batch)
-    if known is None or (needs_blocks and ("blocks" not in known or known.get("disturbed"))):
+    if known is None or (needs_blocks and ("blocks" not in known or _worth_another_try(known))):
         for one, where in [(subject, entry), (base, RUNTIMES.get(entry.reference))][: 1 if mine == theirs else 2]:
             if where.prepare is not None:
                 where.prepare(one, turn)
@@ -111,9 +118,13 @@ def row(
             baseline = candidate if mine == theirs else RUNTIMES.get(entry.reference).ready(base, threads, batch)[0]
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
-        known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes} | measured
+        known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes, "measured_at": time.time()} | measured
         book.add(mine, theirs, known)
     return known
+
+
+def _worth_another_try(row: dict) -> bool:
+    return bool(row.get("disturbed")) and time.time() - row.get("measured_at", 0.0) > RECENT_SECONDS
 
 
 def _others() -> Callable[[], float]:
@@ -142,7 +153,8 @@ def _no_pause() -> bool:
 
 def measure(
     candidate: Call, baseline: Call, *, same: bool = False, blocks: int = BLOCKS, block_seconds: float = BLOCK_SECONDS, seconds: float = SECONDS,
-    clock=time.perf_counter, others: Callable[[], Callable[[], float]] = _others, pause: Callable[[], bool] = _no_pause,
+    warm_up: float | None = None, tries: int | None = None, clock=time.perf_counter, others: Callable[[], Callable[[], float]] = _others,
+    pause: Callable[[], bool] = _no_pause,
 ) -> dict:  # fmt: skip
     """Time two calls in blocks that take turns (A B A B): `ms_p10`, `ms_p50`, `ms_p90` of the candidate, `ratio`, `ratio_low`, `ratio_high`.
 
@@ -150,23 +162,24 @@ def measure(
 
     The ratio is the median of paired block-median ratios, candidate over baseline, with its 95 % bootstrap interval.
     Slow calls get fewer blocks, so that one measurement takes about `seconds` at most. What something else disturbed is
-    measured again, twice at most; the calmest is kept, and the row says `disturbed` if even that was not calm. With
+    measured again, `tries` times in all; the calmest is kept, and the row says `disturbed` if even that was not calm. With
     `same`, the candidate is the baseline's own graph: one side is timed, the ratio is 1. `others()` starts watching the
     machine and returns a function that tells how many cores other processes kept busy meanwhile. `pause()` is called
     between blocks, lets a waiting preview in, and says whether it did; the calls are warmed up again after it.
     """
     calls = [candidate] if same else [candidate, baseline]
-    counts, durations = zip(*(_calls_a_block(call, block_seconds, clock) for call in calls))
+    warm_up = WARM_UP_SECONDS if warm_up is None else warm_up
+    counts, durations = zip(*(_calls_a_block(call, block_seconds, clock, warm_up) for call in calls))
     blocks = max(LEAST_BLOCKS, min(blocks, int(seconds / max(1e-9, sum(durations)))))
     calmest, started = None, clock()
-    for attempt in range(TRIES):
+    for attempt in range(TRIES if tries is None else tries):
         if attempt and clock() - started > 2 * seconds:  # so crowded that trying again would take minutes
             break
         busy, times, begun = others(), [], clock()
         while len(times) < blocks and (len(times) < LEAST_BLOCKS or clock() - begun < seconds):
             if pause():
                 for call in calls:
-                    _calls_a_block(call, block_seconds, clock)
+                    _calls_a_block(call, block_seconds, clock, warm_up)
                 busy = others()
             times.append([_block(call, count, clock) for call, count in zip(calls, counts)])
         medians = np.array([[np.median(block) for block in pair] for pair in times])  # (blocks, sides)
@@ -199,10 +212,10 @@ def verdict(row: dict) -> str:
     return "slower" if row["ratio_low"] > 1 else "not distinguishable"
 
 
-def _calls_a_block(call: Call, seconds: float, clock) -> tuple[int, float]:
+def _calls_a_block(call: Call, seconds: float, clock, warm_up: float) -> tuple[int, float]:
     """Warm up, and find how many calls fill a block of `seconds`, at least one, and how long that block takes."""
     started, calls = clock(), 0
-    while calls < 2 or clock() - started < WARM_UP_SECONDS:
+    while calls < 2 or clock() - started < warm_up:
         call()
         calls += 1
     each = max(1e-9, (clock() - started) / calls)

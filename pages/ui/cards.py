@@ -75,7 +75,7 @@ def _latency(here: Mapping, waiting: bool) -> str:
     same = indistinct(here, "ratio_low", "ratio_high", 1)
     change = "not distinguishable" if same else f"{here['ratio_low']:.2f}…{here['ratio_high']:.2f}"
     tone = "" if same else "better" if here["ratio"] < 1 else "worse"
-    where = "◇ another machine" if here["elsewhere"] else "this machine"
+    where = "◇ another machine" if here["elsewhere"] else "a short first look" if here.get("brief") else "this machine"
     foot = f"{here['ms_p50']:.2f} ms ({here['ms_p10']:.2f}–{here['ms_p90']:.2f}) · {_runtime(here['runtime'])} · {where}"
     return _card("Latency", f"{here['ratio']:.2f} ×", change, foot, help, tone)
 

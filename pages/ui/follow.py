@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import Cancelled, ParetoscopeError
 from core.known import Known, seconds_a_picture
-from core.points import PREVIEW, point
+from core.points import PREVIEW, int8, point, timed
 from core.recipe import Recipe
 from core.store import CANCELLED, COMPLETE, OPEN, SUPERSEDED
 from core.work import Work
@@ -66,16 +66,18 @@ def follow(work: Work, phase: str, known: Known, stored: dict | None, cluster, s
         look.run, ended = None, False  # a newer position took its place once, or a person asks for it again
     if ended:
         look.problem = look.run.get("message") or ("The run was cancelled." if look.run["state"] == CANCELLED else "The run failed.")
-    _preview(work, phase, cluster, session, look)
+    _preview(work, phase, cluster, session, look, awaits=_awaits_latency(work, known, session, look.run))
     if phase == "rest" and not look.running and not ended:
         if look.again == SOON and look.here is not None and session.get("drawn") != work.identity():
             session["drawn"] = work.identity()  # the preview goes on screen first; the run would take the processor from it
         else:
             _submit(work, known, cluster, session, look)
     if look.running:
-        whole = look.run.get("preview")
-        if whole and whole.get("metrics"):  # everything but the latency is measured already
-            look.here, look.before_recovery, look.stale = point(look.run | {"recipe": work.recipe.to_json()} | whole), False, False
+        so_far = look.run.get("preview") or {}
+        if so_far.get("metrics"):  # everything but the latency is measured already
+            look.here, look.before_recovery, look.stale = point(look.run | {"recipe": work.recipe.to_json()} | so_far), False, False
+        elif so_far.get("latencies") and look.here is not None and not look.stale:
+            look.here = timed(look.here, so_far["latencies"])
         look.again = look.again or LATER
     return look
 
@@ -112,11 +114,20 @@ def last_seen(work: Work, session: dict[str, Any]) -> dict | None:
     return last if last and (last["model"], last["dataset"]) == (work.model, work.dataset) else None
 
 
-def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look) -> None:
-    """The best preview there is of this recipe; failing that, while one is under way, what was seen last."""
+def _awaits_latency(work: Work, known: Known, session: dict[str, Any], run: dict | None) -> bool:
+    """Whether the run of new shapes is about to have its first look at latency, which a longer preview would hold up."""
+    if not work.recipe.shaping() or int8(work.recipe):
+        return False
+    if run is None:
+        return session.get("go") == work.identity() or estimate_recipe(work.recipe, known) <= SHORT_TRAINING
+    return run["state"] in OPEN and not {"latencies", "metrics"} & set(run.get("preview") or ())
+
+
+def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Look, awaits: bool) -> None:
+    """The best preview there is of this recipe; failing that, while one is under way, what was seen last. While it `awaits` latency, a short one is enough."""
     seen: OrderedDict[str, dict] = session.setdefault("previews", OrderedDict())
     identity = work.identity()
-    wanted = REST_SECONDS if phase == "rest" and identity in seen else DRAG_SECONDS  # a short look first, then the longer one
+    wanted = REST_SECONDS if phase == "rest" and identity in seen and not awaits else DRAG_SECONDS  # a short look first, then the longer one
     if not look.problem:
         try:
             _ask(work, wanted, phase, cluster, session, seen)
@@ -125,7 +136,8 @@ def _preview(work: Work, phase: str, cluster, session: dict[str, Any], look: Loo
         except ParetoscopeError as error:
             look.problem = str(error)
     found = seen.get(identity)
-    if session.get("flight") or phase == "rest" and found is not None and found["asked"] < REST_SECONDS and not look.problem:
+    longer = phase == "rest" and found is not None and found["asked"] < REST_SECONDS and not look.problem
+    if session.get("flight") or longer and not (awaits and session.get("drawn") == identity):
         look.again = SOON
     if found is not None and "estimate" in found:
         look.here, look.stale, look.estimate = last_seen(work, session), True, found["estimate"]

@@ -38,7 +38,7 @@ def lower(here: Mapping) -> str:
 def slower(here: Mapping) -> str:
     if here.get("ratio") is None:
         return "latency not measured yet"
-    where = " (another machine)" if here["elsewhere"] else ""
+    where = " (another machine)" if here["elsewhere"] else " (a short first look)" if here.get("brief") else ""
     if indistinct(here, "ratio_low", "ratio_high", 1):
         return f"latency <b>not distinguishable</b>{where}"
     span = f"({here['ratio_low']:.2f}…{here['ratio_high']:.2f})"
@@ -55,7 +55,8 @@ def sentence(here: Mapping | None, baseline: Mapping | None, before_recovery: bo
         return "Nothing is measured yet."
     if here["state"] == PREVIEW:
         when = ", before recovery by training" if before_recovery else ""
-        return f'<span class="tag">preview, {here["images"]:,} pictures{when}</span> {_and(smaller(here, baseline), lower(here))}.'
+        speed = f"; {slower(here)}" if here.get("ratio") is not None else ""
+        return f'<span class="tag">preview, {here["images"]:,} pictures{when}</span> {_and(smaller(here, baseline), lower(here))}{speed}.'
     return f"{_and(smaller(here, baseline), lower(here))}; {slower(here)}."
 
 

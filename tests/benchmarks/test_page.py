@@ -15,6 +15,7 @@ from tests.e2e.conftest import HERE, Explorer, address, chromium, place, tab  # 
 
 pytestmark = pytest.mark.benchmark
 RELEASES, APART, WARM = 7, 4, 3  # places to let go at, how far they are from each other in percent, and how many go before that count
+SHAPED_SECONDS = 2.0  # from letting go of a slider that changes shapes to a measured latency on the chart
 LIMITS = {"squeezenet1_1": 0.4, "resnet18": 0.7}  # seconds from letting go to the preview on screen
 STOLEN = 0.03  # of the processors' time, by other machines on the same host, above which a measurement does not count
 DRAGGED_SECONDS, UPDATES_A_SECOND = 4.0, 4.0
@@ -91,6 +92,27 @@ def release_seconds(explorer: Explorer, model: str, first: int, bits: bool = Fal
     return found
 
 
+def timed_seconds(explorer: Explorer, share: float) -> tuple[float, float]:
+    """Seconds from letting go of the channels' slider at a share of its track to the point on a chart over latency, and the share of time stolen meanwhile.
+
+    Over that axis a preview has no place: its point appears when its run's latency is measured.
+    """
+    explorer.page.evaluate("window.released = Infinity; window.draws = []")
+    drag = explorer.hold("sparsity")
+    drag(share)
+    explorer.page.wait_for_timeout(500)
+    before = stolen()
+    explorer.let_go()
+    step = {"step": "channel_prune", "sparsity": round(float(explorer.value("sparsity").removesuffix(" %")) / 100, 2)}
+    id = f"resnet18/{Recipe.from_json({'steps': [step]}).key()}"
+    wait(explorer, "id => window.shownAfter(id) !== undefined", id)
+    after = stolen()
+    seconds = explorer.page.evaluate("id => (window.shownAfter(id) - window.released) / 1000", id)
+    wait(explorer, f"{HERE}.name === 'This run'")
+    idle(explorer)
+    return seconds, (after[1] - before[1]) / max(after[0] - before[0], 1e-9)
+
+
 def updates_a_second(explorer: Explorer, first: float) -> float:
     """Draws a second while the thumb moves on, a percent at a time, over places that nobody has seen before."""
     slider = explorer.slider("sparsity")
@@ -165,6 +187,19 @@ def test_previews_are_quick_alone_and_beside_a_distillation(tab, place, model, m
     if model == "squeezenet1_1":
         assert rate >= UPDATES_A_SECOND
         assert rate_beside >= UPDATES_A_SECOND / 2
+
+
+def test_a_measured_latency_follows_a_move_that_changes_shapes(tab):  # noqa: F811
+    explorer = tab().open("?model=resnet18&data=fashion_mnist&step=channel_prune~sparsity~0.1&x=latency")
+    explorer.connected()
+    explorer.until(f"{HERE}.name === 'This run'")
+    idle(explorer)
+    listen(explorer)
+    places = [0.2, 0.4, 0.55, 0.35, 0.7, 0.45, 0.6, 0.3, 0.65, 0.5][: WARM + RELEASES]
+    found = [timed_seconds(explorer, share) for share in places]
+    seconds = quiet_median(found[WARM:])
+    print(f"\nresnet18, channels: {seconds:.2f} s from letting go to a measured latency")
+    assert seconds < SHAPED_SECONDS
 
 
 def until(true, seconds: float = 60.0) -> None:

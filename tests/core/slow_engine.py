@@ -87,7 +87,9 @@ def machine() -> dict:
     return {"id": "test-machine"}
 
 
-def run(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact=None, book=None) -> Result:
+def run(
+    work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullcontext, report=lambda event: None, artifact=None, book=None, first_look=False
+) -> Result:
     act, begun = work.recipe, time.time()
     _behave(act)
     batches = max(1, round(act.sleep / BATCH_SECONDS))

@@ -181,6 +181,15 @@ def test_a_request_that_got_lost_is_sent_again(cluster, monkeypatch):
     assert wanted.identity() in sent[0]
 
 
+def test_what_a_command_timed_while_the_cluster_lives_is_kept_by_it(cluster, settings):
+    from core.commands.attached import keep_latencies
+
+    row = {"runtime": "onnxruntime-float32", "ratio": 0.5}
+    graph = {"signature": "mine", "baseline_signature": "theirs", "machine_id": "m", "runtime": row["runtime"], "threads": 1, "batch": 1}
+    keep_latencies(cluster.store, [graph | {"row": row, "measured_at": 1.0}])
+    assert wait_for(lambda: cluster.store.latency(*graph.values())) == row
+
+
 def test_in_a_lane_the_newest_run_stands(cluster):
     first, second, third = work(sleep=LONG), work(sleep=LONG), work(sleep=0.1)
     submitted_running(cluster, first, lane="me")

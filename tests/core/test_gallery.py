@@ -25,6 +25,7 @@ def tiny(five_layer_checkpoint, tmp_path, monkeypatch):
     for name, value in (("FOLDER", tmp_path), ("DATASET", "digits"), ("MODELS", (five_layers.NAME,)), ("TEACHING", ()), ("recipes", lambda: list(RECIPES))):
         monkeypatch.setattr(gallery, name, value)
     monkeypatch.setattr(latency, "measure", functools.partial(latency.measure, blocks=6, block_seconds=0.003, others=lambda: lambda: 0.0))
+    monkeypatch.setattr(latency, "UNEVEN", 1e9)  # nothing here counts as disturbed
     gallery.runs.cache_clear()
     yield tmp_path / f"{five_layers.NAME}.json"
     gallery.runs.cache_clear()
@@ -49,6 +50,14 @@ def test_build_measures_what_is_missing_and_nothing_twice(tiny, capsys, monkeypa
     unchanged = tiny.read_bytes()
     monkeypatch.setattr(engine, "timed", lambda *_, **__: pytest.fail("timed again"))
     assert main(["gallery", "--build"]) == 0 and tiny.read_bytes() == unchanged
+
+    again[1]["metrics"]["latencies"][0]["disturbed"] = True
+    gallery.write(tiny, again)
+    timed = []
+    monkeypatch.setattr(engine, "timed", lambda work, **_hooks: timed.append(work.recipe) or {"latencies": [{"ratio": 1.0}]})
+    assert main(["gallery", "--build", "--no-latency"]) == 0 and not timed
+    gallery.build(five_layers.NAME)
+    assert timed == [RECIPES[1], Recipe()] and not any("disturbed" in row for row in json.loads(tiny.read_text())[1]["metrics"]["latencies"])
 
 
 def test_what_was_built_is_what_is_read_and_listed(tiny, capsys):

@@ -103,7 +103,9 @@ def test_notes_of_steps_are_kept_until_the_metrics_hold_them(scribe, store):
     progress(scribe, future, started=True)
     for note in ("One.", "Two."):
         progress(scribe, future, fraction=0.1, notes=[note])
-    assert store.find("r")["preview"] == {"notes": ["One.", "Two."]}
+    assert store.find("r")["preview"] == {"notes": ["One.", "Two."], "latencies": []}
+    progress(scribe, future, latencies=[{"ratio": 0.5}])  # a first look
+    assert store.find("r")["preview"] == {"notes": ["One.", "Two."], "latencies": [{"ratio": 0.5}]}
     progress(scribe, future, fraction=0.9, metrics={"top1": 90.0})
     assert store.find("r")["preview"] == {"metrics": {"top1": 90.0}}
 

@@ -47,6 +47,22 @@ def test_resting_previews_longer_and_submits(notes, session):
     assert seen.running and seen.again
 
 
+def test_where_shapes_change_the_longer_preview_waits_for_the_first_look_at_latency(notes, session):
+    narrow = Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": [{"step": "channel_prune", "sparsity": 0.4}]}))
+    short, longer = (("preview", narrow.recipe.key(), seconds) for seconds in (DRAG_SECONDS, REST_SECONDS))
+    seen = rest(notes, session, narrow)
+    assert seen.running and notes.asked == [short, ("submit", narrow.recipe.key())]
+    running = seen.run | {"state": "RUNNING"}
+    look(notes, session, narrow, "rest", running | {"preview": {"notes": ["One layer stays whole."]}})
+    assert notes.asked[-1] != longer
+    brief = metrics(90.0, 2_000_000, ratio=0.4)["latencies"]
+    assert look(notes, session, narrow, "rest", running | {"preview": {"notes": [], "latencies": brief}}).here["ratio"] == 0.4
+    assert notes.asked[2:] == [longer]
+    trained = Work("resnet18", "fashion_mnist", edits.add(narrow.recipe, "distill", epochs=50, images=60000))
+    assert rest(notes, session, trained).asks_seconds > 30
+    assert notes.asked[-1] == ("preview", trained.recipe.key(), REST_SECONDS)  # no run is coming
+
+
 def test_a_known_run_asks_nothing(notes, session):
     seen = look(notes, session, work(0.8), "rest")
     assert notes.asked == [] and seen.here["state"] == "measured" and seen.again is None
@@ -99,6 +115,17 @@ def test_measured_but_for_its_latency_is_shown_as_measured(notes, session):
     whole = {"metrics": metrics(90.5, 2_000_000, ratio=None), "difference": {"top1": -1.5, "low": -1.8, "high": -1.2}}
     seen = look(notes, session, work(), "rest", stored | {"preview": whole, "fraction": 0.9, "stage": "latency"})
     assert seen.here["state"] == "measured" and seen.here["top1"] == 90.5 and seen.running
+
+
+def test_a_preview_takes_the_latency_that_its_run_has_measured_first(notes, session):
+    stored = blank_row(work().identity(), state="RUNNING", model="resnet18", dataset="fashion_mnist", split="validation", recipe=work().recipe.to_json())
+    brief = metrics(90.0, 2_000_000, ratio=0.4)["latencies"][0] | {"brief": True}
+    seen = look(notes, session, work(), "rest", stored | {"preview": {"notes": [], "latencies": [brief]}})
+    assert seen.here["state"] == "preview" and (seen.here["ratio"], seen.here["ratio_float32"], seen.here["brief"]) == (0.4, 0.4, True)
+    notes.answer = None  # of the next place nothing is known yet: the one before it keeps its own figures
+    other = work(0.7)
+    stored |= {"identity": other.identity(), "preview": {"notes": [], "latencies": [brief | {"ratio": 0.3}]}}
+    assert look(notes, session, other, "rest", stored).here["ratio"] != 0.3
 
 
 def test_a_failed_run_says_why_and_is_run_again_on_request(notes, session):

@@ -3,7 +3,7 @@
 import core.methods  # noqa: F401
 from core import pareto
 from core.pareto import Limit
-from core.points import point
+from core.points import point, timed
 from core.recipe import Recipe
 from pages.ui import drawers, words
 from pages.ui.link import View
@@ -36,6 +36,8 @@ def test_a_preview_is_called_one():
     assert "preview, 256 pictures" in words.sentence(row, BASE, False)
     assert "before recovery" in words.sentence(row, BASE, True)
     assert "latency" not in words.sentence(row, BASE, False)
+    brief = {"runtime": "onnxruntime-float32", "ratio": 0.4, "ratio_low": 0.35, "ratio_high": 0.45, "brief": True}
+    assert words.sentence(timed(row, [brief]), BASE, False).endswith("; <b>2.50 times faster</b> (a short first look), ratio 0.40 (0.35…0.45).")
 
 
 def test_nothing_is_said_of_nothing():
