@@ -90,11 +90,13 @@ def build(model: str, *, latency: bool = True, report: Callable[[int, int, str],
 def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[int, int, str], None], hooks: dict, curves: bool = False) -> list[dict]:
     """The rows of a shipped file, one for each work that is `wanted`: those that are there already, the rest measured now.
 
+    A row that is measured again, since a step of it has another edition, keeps its latencies where its graph stayed, since they belong to that.
     With `curves`, a row that trained carries its learning curve after each epoch: dicts with `epoch`, `loss` and `top1`.
     """
     from core import engine
 
-    old = {row["identity"]: row for row in (read(path) if path.exists() else [])}
+    stored = read(path) if path.exists() else []
+    old, earlier = {row["identity"]: row for row in stored}, {_asked(row): row for row in stored}  # of today; of any edition
     rows: dict[str, dict] = {work.identity(): old[work.identity()] for work in wanted if work.identity() in old}
     for number, work in enumerate(wanted):
         identity = work.identity()
@@ -102,16 +104,30 @@ def measured(path: Path, wanted: list[Work], latency: bool, report: Callable[[in
             report(number, len(wanted), work.recipe.canonical())
             seen: list[dict] = []
             result = engine.run(dataclasses.replace(work, latency=False), **hooks, report=seen.append)
-            rows[identity] = as_stored(result)
+            row = rows[identity] = as_stored(result)
+            _keep_latencies(row, earlier.get(_asked(row)))
             if curves:
-                rows[identity]["curve"] = _curve(seen)
+                row["curve"] = _curve(seen)
         elif not latency or _is_timed(rows[identity]):
             continue
-        if latency:
+        if latency and not _is_timed(rows[identity]):
             report(number, len(wanted), work.recipe.canonical())
             _time(rows[identity], work, hooks)
-        write(path, [rows[each.identity()] for each in wanted if each.identity() in rows])
+        write(path, [row for each in wanted if (row := rows.get(each.identity()) or earlier.get(_asked(each.to_json())))])
     return list(rows.values())
+
+
+def _asked(row: dict) -> tuple:
+    """What a row's work is, whatever editions its steps had."""
+    return row["model"], row["dataset"], row["split"], Recipe.from_json(row["recipe"]).key()
+
+
+def _keep_latencies(row: dict, earlier: dict | None) -> None:
+    """Take the latencies and the file that runs from an earlier row, where graphs and machine are the same."""
+    parts = ("metrics", "baseline")
+    if earlier and earlier["machine"] == row["machine"] and all(earlier[part].get("graph") == row[part]["graph"] for part in parts):
+        for part in parts:
+            row[part] |= {figure: earlier[part][figure] for figure in ("latencies", "deployed_bytes")}
 
 
 def _curve(events: list[dict]) -> list[dict]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float8": torch.float8_e4m3fn}
 LARGEST_FLOAT8 = 448.0
+AT_ONCE = 1 << 16  # numbers whose intermediate results fit the processor's cache
 KINDS: dict[str, type[Grid]] = {}
 
 
@@ -95,14 +97,19 @@ class Uniform(Grid):
     def value(self) -> Tensor:
         scale = self.spread(self.scale, self.codes)
         if not self.zero_point.any():
-            return self.codes * scale
+            return self.codes.to(scale.dtype).mul_(scale)
         return (self.codes.int() - self.spread(self.zero_point, self.codes)) * scale  # int: 16-bit differences do not fit int16
 
     def round(self, latent: Tensor) -> Uniform:
-        codes = (latent * (1 / self.spread(self.scale, latent))).round_()
-        if not self.symmetric:
-            codes += self.spread(self.zero_point, latent)
-        return replace(self, codes=codes.clamp_(self.low, self.high).to(torch.int16))
+        factor, zero = (self.spread(numbers, latent) for numbers in (1 / self.scale, self.zero_point))
+
+        def codes_of(part: Tensor, factor: Tensor, zero: Tensor) -> Tensor:
+            codes = (part * factor).round_()
+            if not self.symmetric:
+                codes += zero
+            return codes.clamp_(self.low, self.high)
+
+        return replace(self, codes=_in_parts(codes_of, latent, factor, zero))
 
     def rounding(self) -> nn.Module:
         return _Straight(self)
@@ -168,10 +175,11 @@ class Signs(Grid):
         return self.codes * self.scale
 
     def round(self, latent: Tensor) -> Signs:
-        codes = torch.where(latent < 0, -1, 1)
-        if self.bits == 2:
-            codes = codes * (latent.abs() > self.threshold)
-        return replace(self, codes=codes.to(torch.int16))
+        def codes_of(part: Tensor, threshold: Tensor) -> Tensor:
+            signs = part.sign().add_(0.5).sign_()  # of 0 it is 1
+            return signs if self.bits == 1 else signs.mul_(above(part.abs(), threshold))
+
+        return replace(self, codes=_in_parts(codes_of, latent, self.threshold))
 
     @property
     def table_bytes(self) -> float:
@@ -289,6 +297,31 @@ class Floats(Grid):
         largest = float(latent.abs().max()) if latent.numel() else 0.0
         scale = 2.0 ** math.ceil(math.log2(largest / LARGEST_FLOAT8)) if dtype == "float8" and largest > 0 else 1.0
         return Floats(torch.empty(0), torch.tensor([scale]), dtype).round(latent)
+
+
+def _in_parts(codes_of: Callable[..., Tensor], latent: Tensor, *numbers: Tensor) -> Tensor:
+    """int16 codes of `latent`, some outputs at a time, so that what is between them and the latent weights stays in the processor's cache.
+
+    `numbers` broadcast against `latent`; `codes_of` is given a part of it, and the same part of each of them.
+    """
+    if not latent.dim():
+        return codes_of(latent, *numbers).to(torch.int16)
+    codes = torch.empty_like(latent, dtype=torch.int16)
+    several = at_once(latent)
+    for start in range(0, len(latent), several):
+        part = slice(start, start + several)
+        codes[part] = codes_of(latent[part], *(number[part] if number.dim() == latent.dim() and len(number) > 1 else number for number in numbers))
+    return codes
+
+
+def at_once(latent: Tensor) -> int:
+    """How many outputs of a weight (C, …) to compute with at a time."""
+    return max(1, AT_ONCE * len(latent) // max(1, latent.numel()))
+
+
+def above(sizes: Tensor, threshold: Tensor) -> Tensor:
+    """1.0 where `sizes` are greater than `threshold`, else 0.0; three times as fast as by comparing, which makes bools."""
+    return torch.sub(sizes, threshold).clamp_(min=0).sign_()
 
 
 def nearest(latent: Tensor, entries: Tensor) -> Tensor:

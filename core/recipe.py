@@ -142,8 +142,11 @@ class Step:
 
     @property
     def edition(self) -> str:
-        """Overridden where the same fields meant something else once: a part of what identifies a run, so that it is not taken for one of then."""
-        return ""
+        """Where the same fields meant something else once: a part of what identifies a run, so that it is not taken for one of then.
+
+        Ranges of values between layers were chosen among several norms of their error once.
+        """
+        return "ranges of least squares" if self.ranges_from else ""
 
     @property
     def rounds_activations(self) -> bool:

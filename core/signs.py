@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from core.activations import inputs_of, observe
@@ -15,11 +14,13 @@ if TYPE_CHECKING:
     from core.weights import Compressed
 
 
-def means(sizes: Tensor, kept: Tensor, scaling: str) -> Tensor:
-    """The mean of sizes (C, …) where `kept`: (C, 1, …) for each output channel, or (1, 1, …) for the tensor; 0 where none is kept."""
-    dims = tuple(range(1 if scaling == "channel" else 0, sizes.dim()))
-    total = torch.where(kept, sizes, torch.zeros(())).sum(dims, keepdim=True)
-    return total / kept.sum(dims, keepdim=True).clamp(min=1)
+def means(sizes: Tensor, kept: Tensor | None, scaling: str) -> Tensor:
+    """The mean of sizes (C, …) where `kept` (1.0 or 0.0; None: everywhere): (C, 1, …) for each output channel, or (1, 1, …) for the tensor; 0 where none is."""
+    inner, outer = tuple(range(1, sizes.dim())), () if scaling == "channel" else (0,)
+    if kept is None:
+        return sizes.sum(outer + inner, keepdim=True) / (sizes.numel() if outer else sizes[0].numel())
+    count = kept.sum(inner, keepdim=True).double()  # of one output float32 counts exactly
+    return (sizes * kept).sum(outer + inner, keepdim=True) / (count.sum(outer, keepdim=True) if outer else count).clamp(min=1).float()
 
 
 def binary_inputs(subject: Compressed, names: list[str], context: Context) -> None:

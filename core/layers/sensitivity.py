@@ -99,7 +99,7 @@ class Sensitivity:
 
     def identity(self) -> str:
         """16 hexadecimal digits over everything that decides the figures."""
-        facts = self.to_json() | {"step": Recipe((self.step,)).canonical()}
+        facts = self.to_json() | {"step": Recipe((self.step,)).canonical()} | ({"edition": self.step.edition} if self.step.edition else {})
         return digest(json.dumps(["sensitivity", VERSION, self.baseline().identity(), facts], sort_keys=True))
 
     @property

@@ -41,8 +41,7 @@ def apply(step: Binarize, subject, context) -> None:
     for name in names:
         with context.turn():
             value, mask = subject.value(name), subject.weights[name].mask
-            kept = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
-            scale = means(value.abs(), kept, step.scaling)
+            scale = means(value.abs(), None if mask is None else mask.float(), step.scaling)
             subject.set(name, Weight(value, mask, Signs(torch.empty(0), scale, torch.zeros_like(scale), 1).round(value)))
     if step.activations:
         binary_inputs(subject, names, context)

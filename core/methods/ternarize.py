@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,17 +35,29 @@ class Ternarize(Step):
 def apply(step: Ternarize, subject, context) -> None:
     import torch
 
-    from core.grids import Signs
-    from core.signs import binary_inputs, means
+    from core.grids import Signs, at_once
+    from core.signs import binary_inputs
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
     for name in names:
         with context.turn():
             value, mask = subject.value(name), subject.weights[name].mask
-            kept = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
-            threshold = DELTA * means(value.abs(), kept, step.scaling)
-            scale = means(value.abs(), kept & (value.abs() > threshold), step.scaling)
+            several = at_once(value) if step.scaling == "channel" else len(value)
+            masks = itertools.repeat(None) if mask is None else mask.split(several)
+            found = [_fit(part, kept, step.scaling) for part, kept in zip(value.split(several), masks, strict=False)]
+            threshold, scale = (torch.cat(each) for each in zip(*found, strict=True))
             subject.set(name, Weight(value, mask, Signs(torch.empty(0), scale, threshold, 2).round(value)))
     if step.activations:
         binary_inputs(subject, names, context)
+
+
+def _fit(value, mask, scaling: str) -> tuple:
+    """Δ and α of a weight (C, …), or of some of its outputs."""
+    from core.grids import above
+    from core.signs import means
+
+    sizes, kept = value.abs(), None if mask is None else mask.float()
+    threshold = DELTA * means(sizes, kept, scaling)
+    large = above(sizes, threshold)
+    return threshold, means(sizes, large if kept is None else large.mul_(kept), scaling)

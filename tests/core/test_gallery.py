@@ -12,7 +12,7 @@ from core import engine, gallery
 from core.__main__ import main
 from core.datasets import load
 from core.metrics import latency
-from core.recipe import Recipe
+from core.recipe import STEPS, Recipe
 from core.work import Work
 from tests import five_layers
 
@@ -58,6 +58,19 @@ def test_build_measures_what_is_missing_and_nothing_twice(tiny, capsys, monkeypa
     assert main(["gallery", "--build", "--no-latency"]) == 0 and not timed
     gallery.build(five_layers.NAME)
     assert timed == [RECIPES[1], Recipe()] and not any("disturbed" in row for row in json.loads(tiny.read_text())[1]["metrics"]["latencies"])
+
+
+def test_a_row_of_another_edition_is_measured_again_and_keeps_the_latencies_of_its_graph(tiny, monkeypatch):
+    assert main(["gallery", "--build"]) == 0
+    stored = json.loads(tiny.read_text())
+    monkeypatch.setattr(STEPS.get("magnitude_prune"), "edition", "another", raising=False)
+    monkeypatch.setattr(engine, "timed", lambda *_, **__: pytest.fail("timed again"))
+    assert main(["gallery", "--build"]) == 0
+    baseline, pruned = json.loads(tiny.read_text())
+    assert baseline == stored[0]
+    assert pruned["identity"] not in {row["identity"] for row in stored}
+    assert [pruned[part] for part in ("metrics", "baseline", "predicted")] == [stored[1][part] for part in ("metrics", "baseline", "predicted")]
+    assert pruned["metrics"]["latencies"]
 
 
 def test_what_was_built_is_what_is_read_and_listed(tiny, capsys):

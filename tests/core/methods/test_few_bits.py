@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from core import artifact, prefixes
+from core import artifact, grids, prefixes
 from core.activations import measured
 from core.errors import BadField
 from core.methods import mixed_precision
@@ -25,7 +25,7 @@ from core.methods.share_weights import ShareWeights
 from core.methods.ternarize import Ternarize
 from core.metrics.size import paper_bytes
 from core.recipe import Recipe
-from core.weights import Compressed
+from core.weights import Compressed, clone
 
 
 @pytest.mark.parametrize("scaling", ["channel", "tensor"])
@@ -62,6 +62,18 @@ def test_ternary_weights_follow_the_paper(subject, context):
             delta = 0.7 * row[kept].abs().mean()
             alpha = row.abs()[row.abs() > delta].mean()
             torch.testing.assert_close(found, torch.where(row.abs() > delta, row.sign() * alpha, torch.zeros(())))
+
+
+@pytest.mark.parametrize("step", [Binarize(), Ternarize(), Ternarize(scaling="tensor"), Quantize(), Quantize(granularity="group", symmetric=False)])
+def test_how_many_outputs_are_computed_at_once_changes_nothing(step, subject, context, monkeypatch):
+    apply(MagnitudePrune(sparsity=0.2), subject, context)
+    whole = dataclasses.replace(subject, module=clone(subject.module), weights=dict(subject.weights))
+    apply(step, whole, context)
+    monkeypatch.setattr(grids, "AT_ONCE", 300)  # a few outputs, or less than one
+    apply(step, subject, context)
+    for name, weight in subject.weights.items():
+        assert torch.equal(subject.value(name), whole.value(name)), name
+        assert weight.grid is None or torch.equal(weight.grid.codes, whole.weights[name].grid.codes)
 
 
 @pytest.mark.parametrize("kind", [Binarize, Ternarize])

@@ -14,8 +14,10 @@ from core import artifact, ranges
 from core.activations import measured, rounded_by_picture
 from core.errors import Cancelled
 from core.methods.apply import apply
+from core.methods.binarize import Binarize
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize, _grid
+from core.methods.ternarize import Ternarize
 from core.ranges import fit
 from core.recipe import Recipe
 from core.runtimes.onnx import int8_possible
@@ -252,3 +254,9 @@ def test_biases_have_a_grid_of_their_own_beside_the_weights(subject, context):
     assert {bits[name] for name in before} == {3} and all(torch.equal(subject.value(name), value) for name, value in before.items())
     rest = {name: parameter for name, parameter in subject.module.named_parameters() if name not in before}
     assert rest and {bits[name] for name in rest} == {8} and all(len(parameter.unique()) <= 255 for parameter in rest.values())
+
+
+def test_what_sets_ranges_is_not_taken_for_a_run_of_another_edition():
+    editions = [step.edition for step in (Quantize(activation_bits=8), Binarize(activations=True), Ternarize(activations=True))]
+    assert len(set(editions)) == 1 and editions[0]
+    assert Quantize().edition == Quantize(activation_bits=8, activation_scale="dynamic").edition == Binarize().edition == ""
