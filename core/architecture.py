@@ -162,13 +162,21 @@ def replaceable(module: nn.Module, input_size: int) -> dict[str, tuple[int, ...]
     return {path: tuple(layer.weight.shape) for path, layer in candidates.items() if layer in called}
 
 
+_FILLING = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
+
+
 class _ParametersOnMeta(TorchFunctionMode):
-    """Layers allocate their parameters by `torch.empty`; buffers come from other functions and stay real."""
+    """Layers allocate their parameters by `torch.empty`; buffers come from other functions and stay real.
+
+    What would fill a parameter in place (`normal_`) is left out: on the meta device that does nothing, in Python and slowly.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function is torch.empty:
             kwargs = kwargs | {"device": "meta"}
+        elif function in _FILLING and args[0].is_meta:
+            return args[0]
         return function(*args, **kwargs)
 
 

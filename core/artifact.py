@@ -3,8 +3,12 @@
     magic, version, length of the header                            (10 bytes)
     header: zlib of JSON: architecture, recipe, activation grids, one entry a weight with the lengths of its streams
     one after the other, for each weight in the module's order: positions, values, zero points, scales
-    what is no weight (batch norm, biases, buffers): raw float32 together, whole numbers together
+    what is no weight (batch norm, biases, buffers): the floats of each kind together, whole numbers together
     BLAKE2b of all before                                           (16 bytes)
+
+There are two formats. Where any weight lies on a grid, the file has format 2: streams and scales may be in bins (`core.binned`), and the floats that
+are no weights are, those of one name within their layers (`running_var`) in one stream. Any other file has format 1: raw float32
+is what dense and pruned models are compared by. Both are read.
 
 What a weight's streams hold is said in `core.entries`; what is masked is 0 there, so a mask comes back as the places where the value is
 not 0. A codebook of several weights is stored with the first of them. Nothing is pickled, and a reader allocates nothing that the file's own
@@ -29,8 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from core.architecture import Architecture
-from core.coding import Coded, Raw, decode
-from core.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, read_weight, shaped, whole
+from core.coding import Coded, Raw, Table, decode, decode_table
+from core.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, plan_tables, read_weight, shaped, whole
 from core.errors import BadArtifact
 from core.grids import Uniform
 from core.home import write_whole
@@ -38,7 +42,7 @@ from core.recipe import Recipe, digest
 from core.weights import ActivationGrid, Compressed, Weight, weights_of
 
 MAGIC = b"PSCP"
-VERSION = 1
+VERSION = 2
 PREFIX = struct.Struct("<4sHI")
 CHECKSUM_BYTES = 16
 LARGEST_HEADER = 4 * 1024 * 1024
@@ -53,7 +57,7 @@ HEADER_KEYS = {
     "activations",
     "weights",
     "integers",
-}  # and, where other parameters than weights have a state, "extra": their names
+}  # and, where other parameters than weights have a state, "extra": their names; in format 2, "floats": the lengths of those streams
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Packed:
 class Stream:
     """So many bytes of a packed file in a row: of which tensor ("" for the whole file's), and what they hold.
 
-    `kind` is one of `core.entries.CONTENTS` for what has a state, "floats" for what has none, "counters" or "header".
+    `kind` is one of `core.entries.CONTENTS` for what has a state, "floats" for what has none, "counters" or "header". Tensors whose floats
+    are one stream have parts of it by how many numbers they hold.
     """
 
     tensor: str
@@ -86,15 +91,15 @@ def write(subject: Compressed, path: Path | None = None, recipe: Recipe | None =
 
     `about` is anything in JSON that the file should say of itself: dataset, classes, date.
     """
-    entries, blobs, parts, books, weights = [], [], dict.fromkeys(KINDS, 0), {}, {}
+    entries, blobs, parts, books, weights, version = [], [], dict.fromkeys(KINDS, 0), {}, {}, _version(subject)
     for name, parameter in subject.stored():
         entry, streams = plan(subject.weights[name], parameter, books)
-        lengths = _store(streams, blobs, parts)
+        lengths = _store(streams, blobs, parts, version)
         entries.append(entry + lengths)
         weights[name] = sum(lengths)
-    integers = _store(_others(subject), blobs, parts)[1]
-    header = _header(subject, recipe, about, entries, integers)
-    body = b"".join([PREFIX.pack(MAGIC, VERSION, len(header)), header, *blobs])
+    others = _store(_others(subject), blobs, parts, version)
+    header = _header(subject, recipe, about, entries, others)
+    body = b"".join([PREFIX.pack(MAGIC, version, len(header)), header, *blobs])
     data = body + _checksum(body)
     parts["header"] = len(header) + PREFIX.size + CHECKSUM_BYTES
     if path is not None:
@@ -107,15 +112,17 @@ def packed_size(subject: Compressed, recipe: Recipe | None = None) -> int:
 
     Within 1 % on trained networks; without a weight of more than `SAMPLE` numbers within 0.1 %.
     """
-    total, entries, books = 0, [], {}
+    total, entries, books, whole_books = 0, [], {}, {}
     for name, parameter in subject.stored():
         weight, value, share = _sample(subject.weights[name], parameter)
         entry, streams = plan(weight, value, books)
-        sizes = [round(stream.size if kind == "scales" and not isinstance(weight.grid, Uniform) else stream.size / share) for kind, stream in streams]
+        sizes = [round(stream.size / share) for kind, stream in streams if kind != "scales"]
+        if weight.grid is not None:
+            sizes += [table.size for table in plan_tables(subject.weights[name].grid, whole_books)[1]]
         entries.append(entry + sizes)
         total += sum(sizes)
     others = [stream.size for _kind, stream in _others(subject)]
-    return total + sum(others) + PREFIX.size + len(_header(subject, recipe, None, entries, others[1])) + CHECKSUM_BYTES
+    return total + sum(others) + PREFIX.size + len(_header(subject, recipe, None, entries, others)) + CHECKSUM_BYTES
 
 
 def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed:
@@ -130,13 +137,11 @@ def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed
     names = [*(name for name, _parameter in weights_of(module)), *header["extra"]]
     for name, entry in zip(names, header["weights"], strict=True):
         weights[name] = read_weight(entry, tuple(module.get_parameter(name).shape), cursor, books)
-    _read_others(module, header["extra"], header["integers"], cursor)
-    subject = Compressed(module, architecture, weights, _activations(header["activations"]))
+    _read_others(module, header, cursor)
+    subject = Compressed(module, architecture, {}, _activations(header["activations"]))
     for name, weight in weights.items():
-        parameter = module.get_parameter(name)
-        with torch.no_grad():
-            parameter.copy_(weight.value())
-        weights[name] = replace(weight, latent=parameter.detach())
+        subject.set(name, weight)
+        subject.weights[name] = replace(weight, latent=subject.value(name))
     return subject
 
 
@@ -148,7 +153,9 @@ def streams(data: bytes) -> list[Stream]:
     found = [Stream("", "header", len(data) - len(body) - CHECKSUM_BYTES)]
     for name, entry in zip(names, header["weights"], strict=True):
         found += [Stream(name, kind, length) for kind, length in zip(CONTENTS[entry[0]], entry[-STREAMS[entry[0]] :], strict=True)]
-    found += [Stream(name, "floats", 4 * count) for name, count in lengths.items() if name not in names]
+    for group, length in zip(_groups(header, lengths, names), _float_lengths(header, lengths, names), strict=True):
+        ends = np.cumsum([lengths[name] for name in group])
+        found += [Stream(name, "floats", int(part)) for name, part in zip(group, np.diff(ends * length // ends[-1], prepend=0), strict=True)]
     return [*found, Stream("", "counters", header["integers"]), Stream("", "header", CHECKSUM_BYTES)]
 
 
@@ -173,35 +180,66 @@ def _sample(weight: Weight, value: Tensor) -> tuple[Weight, Tensor, float]:
     return Weight(value, mask if mask is None else mask[::step], grid), value, len(value) / rows
 
 
+def _version(subject: Compressed) -> int:
+    """The format that a file of `subject` has."""
+    return 2 if any(weight.grid is not None for weight in subject.weights.values()) else 1
+
+
 def _others(subject: Compressed) -> list[tuple[str, Any]]:
-    """All numbers of the module that have no state: the floats, then the whole numbers, in the order of the state dict."""
+    """All numbers of the module that have no state, in the order of the state dict: the floats, in format 2 one stream a kind, and the whole numbers."""
     floats, integers = _rest(subject.module, subject.weights)
-    raw = np.concatenate([np.zeros(0, "<f4"), *(in_order(tensor).astype("<f4", copy=False) for tensor in floats)])
-    counters = np.concatenate([np.zeros(0, np.int64), *(in_order(tensor) for tensor in integers)])
-    return [("others", Raw(raw)), ("others", Coded.of(counters))]
+    raw = {name: in_order(tensor).astype("<f4", copy=False) for name, tensor in floats.items()}
+    groups = _by_kind(raw) if _version(subject) > 1 else [list(raw)]
+    joined = [np.concatenate([np.zeros(0, "<f4"), *(raw[name] for name in group)]) for group in groups]
+    counters = np.concatenate([np.zeros(0, np.int64), *(in_order(tensor) for tensor in integers.values())])
+    return [*(("others", Table(numbers) if _version(subject) > 1 else Raw(numbers)) for numbers in joined), ("others", Coded.of(counters))]
 
 
-def _rest(module: nn.Module, weights: Collection[str]) -> tuple[list[Tensor], list[Tensor]]:
-    rest = [tensor for name, tensor in module.state_dict().items() if name not in weights]
-    return [tensor for tensor in rest if tensor.is_floating_point()], [tensor for tensor in rest if not tensor.is_floating_point()]
+def _by_kind(names: Collection[str]) -> list[list[str]]:
+    """Tensors of one name within their layers, which hold numbers of one kind."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.rpartition(".")[2], []).append(name)
+    return list(kinds.values())
 
 
-def _store(streams: list[tuple[str, Any]], blobs: list[bytes], parts: dict[str, int]) -> list[int]:
+def _groups(header: dict, lengths: dict[str, int], weights: Collection[str]) -> list[list[str]]:
+    """Which tensors' floats stand together in a file, of those that are no weights; `lengths` maps all floats to how many numbers they are."""
+    rest = [name for name in lengths if name not in set(weights)]
+    return [rest] * bool(rest) if header["floats"] is None else _by_kind(rest)
+
+
+def _float_lengths(header: dict, lengths: dict[str, int], weights: Collection[str]) -> list[int]:
+    """The bytes of each of these groups."""
+    if header["floats"] is not None:
+        return header["floats"]
+    return [4 * sum(lengths[name] for name in group) for group in _groups(header, lengths, weights)]
+
+
+def _rest(module: nn.Module, weights: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    rest = {name: tensor for name, tensor in module.state_dict().items() if name not in weights}
+    floats = {name: tensor for name, tensor in rest.items() if tensor.is_floating_point()}
+    return floats, {name: tensor for name, tensor in rest.items() if name not in floats}
+
+
+def _store(streams: list[tuple[str, Any]], blobs: list[bytes], parts: dict[str, int], version: int) -> list[int]:
     """Encode the streams onto `blobs`; their lengths."""
     lengths = []
     for kind, stream in streams:
-        blobs.append(stream.encode())
+        blobs.append(stream.encode(bins=version > 1))
         lengths.append(len(blobs[-1]))
         parts[kind] += lengths[-1]
     return lengths
 
 
-def _header(subject: Compressed, recipe: Recipe | None, about: dict | None, entries: list, integers: int) -> bytes:
+def _header(subject: Compressed, recipe: Recipe | None, about: dict | None, entries: list, others: list[int]) -> bytes:
+    *floats, integers = others
     activations = {name: [grid.scale, grid.zero_point, grid.bits, *([True] if grid.dynamic else [])] for name, grid in subject.activations.items()}
     extra = sorted(set(subject.weights).difference(name for name, _parameter in weights_of(subject.module)))
     header = {
         "architecture": subject.architecture.to_json(), "tensors": _fingerprint(subject.module), "recipe": recipe and recipe.shortest(),
         "about": about, "activations": activations, "weights": entries, "integers": integers, **({"extra": extra} if extra else {}),
+        **({"floats": floats} if _version(subject) > 1 else {}),
     }  # fmt: skip
     return zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
 
@@ -242,8 +280,8 @@ def _open(source: Path | bytes) -> tuple[dict, bytes]:
     if _checksum(memoryview(data)[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:]:
         raise BadArtifact("The file is damaged: its checksum does not fit, so it was changed or cut short after it was written.")
     end = PREFIX.size + length
-    expect(version == VERSION and end <= len(data) - CHECKSUM_BYTES, "its header is longer than the file")
-    return _parse(data[PREFIX.size : end]), data[end:-CHECKSUM_BYTES]
+    expect(version >= 1 and end <= len(data) - CHECKSUM_BYTES, "its header is longer than the file")
+    return _parse(data[PREFIX.size : end], version), data[end:-CHECKSUM_BYTES]
 
 
 def _load(path: Path) -> bytes:
@@ -257,7 +295,7 @@ def _load(path: Path) -> bytes:
     return start
 
 
-def _parse(packed: bytes) -> dict:
+def _parse(packed: bytes, version: int) -> dict:
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(packed, LARGEST_HEADER)
@@ -265,8 +303,9 @@ def _parse(packed: bytes) -> dict:
         header = json.loads(text)
     except (zlib.error, ValueError, RecursionError):
         raise BadArtifact("The file is damaged: its header cannot be read.") from None
-    expect(isinstance(header, dict) and set(header) - {"extra"} == HEADER_KEYS, "its header has not the right keys")
-    return {"extra": []} | header
+    wanted = HEADER_KEYS | ({"floats"} if version > 1 else set())
+    expect(isinstance(header, dict) and set(header) - {"extra"} == wanted, "its header has not the right keys")
+    return {"extra": [], "floats": None} | header
 
 
 @functools.lru_cache(maxsize=32)
@@ -290,19 +329,27 @@ def _check_layout(header: dict, layout: tuple[str, list[str], dict[str, int], se
     expect(isinstance(entries, list) and len(entries) == len(names), "it has not the right number of weights")
     for name, entry in zip(names, entries, strict=True):
         check_entry(entry, lengths[name])
-    floats = sum(lengths.values()) - sum(lengths[name] for name in names)
     expect(whole(header["integers"]), "a length is no number")
-    told = sum(sum(entry[-STREAMS[entry[0]] :]) for entry in entries) + 4 * floats + header["integers"]
+    groups, floats = _groups(header, lengths, names), header["floats"]
+    if floats is not None:
+        expect(isinstance(floats, list) and len(floats) == len(groups) and all(map(whole, floats)), "a length is no number")
+    told = sum(sum(entry[-STREAMS[entry[0]] :]) for entry in entries) + sum(_float_lengths(header, lengths, names)) + header["integers"]
     expect(told == length, f"its streams should take {told:,} bytes and take {length:,}")
 
 
-def _read_others(module: nn.Module, extra: list[str], integers: int, cursor: Cursor) -> None:
-    floats, counters = _rest(module, {*extra, *(name for name, _parameter in weights_of(module))})
-    stored = torch.from_numpy(cursor.floats(sum(tensor.numel() for tensor in floats)))
-    whole = torch.from_numpy(decode(cursor.take(integers), sum(tensor.numel() for tensor in counters)))
-    for tensors, numbers in ((floats, stored), (counters, whole)):
-        for tensor, part in zip(tensors, numbers.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(shaped(part.numpy(), tuple(tensor.shape)))
+def _read_others(module: nn.Module, header: dict, cursor: Cursor) -> None:
+    weights = {*header["extra"], *(name for name, _parameter in weights_of(module))}
+    floats, counters = _rest(module, weights)
+    lengths = {name: tensor.numel() for name, tensor in floats.items()}
+    for group, length in zip(_groups(header, lengths, weights), _float_lengths(header, lengths, weights), strict=True):
+        _fill([floats[name] for name in group], decode_table(cursor.take(length), sum(lengths[name] for name in group)))
+    _fill([*counters.values()], decode(cursor.take(header["integers"]), sum(tensor.numel() for tensor in counters.values())))
+
+
+def _fill(tensors: list[Tensor], numbers: np.ndarray) -> None:
+    """Copy the numbers of several tensors, one after the other, to where they belong."""
+    for tensor, part in zip(tensors, torch.from_numpy(numbers).split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(shaped(part.numpy(), tuple(tensor.shape)))
 
 
 def _activations(value: Any) -> dict[str, ActivationGrid]:

@@ -3,7 +3,8 @@
 A stream of symbols is coded by asymmetric numeral systems (Duda 2013, arXiv:1311.2540; the constriction library) under
 its own histogram. The histogram travels in front of the symbols as logarithms of the counts, a quarter octave each,
 coded as differences between neighbours; that rounding costs 0.002 bits a symbol. Numbers with a wide range keep
-their low bits apart, uncoded. Short or evenly spread streams are bit-packed instead, whenever that is no larger.
+their low bits apart, uncoded. Short or evenly spread streams are bit-packed instead, whenever that is no larger. Where a
+file's format has them, bins (`core.binned`) come before both: they are read ten times as fast.
 
 The non-zeros of an array are told by the gaps between them. Decoding trusts nothing: whatever the bytes say, it returns
 an array of the wanted length or raises `BadArtifact`, and allocates no more than that length asks for.
@@ -11,20 +12,24 @@ an array of the wanted length or raises `BadArtifact`, and allocates no more tha
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from constriction import stream
 
+from core import binned
+from core.binned import damage_told
 from core.errors import BadArtifact
 
 LARGEST_ALPHABET = 1 << 17  # differences of two 16-bit codes
 LARGEST_OFFSET = 1 << 30  # of symbols that are counted; beyond it they are packed
 LARGEST_LEVEL = 127  # of a count: 1 + 4·log2(2^31)
 PACKED = 0x80  # in a stream's first byte: bit-packed, the rest of the byte is the width
+BINNED = 0x40  # in a stream's first byte: in bins, the rest of the byte is the place of its dtype in `BINS`
+BINS = (np.uint8, np.uint16, np.uint32)
+LARGER = 1.002  # bins may be so many times as large as what they replace: reading them is worth that
 CHUNK = 1 << 18  # symbols that are widened at a time; a multiple of 8
 SPARSE_BELOW = 0.5  # share of non-zeros up to which gaps mean fewer symbols than coding every zero
 SYMBOLS_A_BYTE = 4096  # coding so many more symbols (50 µs) is worth one byte less
@@ -68,10 +73,12 @@ class Coding:
                 break
         return best
 
-    def encode(self, symbols: np.ndarray) -> bytes:
-        """The bytes of `symbols` (n,), whose histogram this coding was made for."""
+    def encode(self, symbols: np.ndarray, bins: bool = False) -> bytes:
+        """The bytes of `symbols` (n,), whose histogram this coding was made for; with `bins`, in bins where that is hardly larger."""
         if not symbols.size:
             return b""
+        if bins and (data := self._in_bins(symbols)):
+            return data
         if self.levels is None:
             return _head(PACKED | self.width, self.offset) + _pack(symbols, self.offset, self.width)
         coder = stream.stack.AnsCoder()
@@ -85,11 +92,23 @@ class Coding:
         words = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
         return _head(self.shift, self.offset) + varint(len(self.levels)) + _pack(symbols, self.offset, self.shift) + words
 
+    def _in_bins(self, symbols: np.ndarray) -> bytes:
+        """b"" where bins are too large, or the numbers too wide for them."""
+        highest = (1 << self.width) - 1 if self.levels is None else (len(self.levels) << self.shift) - 1
+        form = 0 if highest < 1 << 8 else 1 if highest < 1 << 16 else 2
+        if not 0 < highest < 2 * LARGEST_ALPHABET:
+            return b""
+        numbers = np.empty(symbols.size, BINS[form])
+        np.subtract(symbols, self.offset, out=numbers, dtype=np.int64, casting="unsafe")  # widened a little at a time
+        data = _head(BINNED | form, self.offset) + binned.write(numbers)
+        return data if len(data) <= LARGER * self.size else b""
+
 
 @dataclass(frozen=True)
 class Coded:
     """Symbols (n,) with the coding that suits them; `size` is what `encode()` will take, in bytes, within 0.1 % and 4 bytes.
 
+    In bins it takes at most `LARGER` times as much; of short streams of many different symbols, some ten bytes less.
     counts (high − low + 1,) is their histogram, None where it would be too long.
     """
 
@@ -123,8 +142,8 @@ class Coded:
     def size(self) -> int:
         return self.coding.size
 
-    def encode(self) -> bytes:
-        return self.coding.encode(self.symbols)
+    def encode(self, bins: bool = False) -> bytes:
+        return self.coding.encode(self.symbols, bins)
 
 
 @dataclass(frozen=True)
@@ -137,8 +156,27 @@ class Raw:
     def size(self) -> int:
         return self.numbers.nbytes
 
-    def encode(self) -> bytes:
+    def encode(self, bins: bool = False) -> bytes:
         return self.numbers.tobytes()
+
+
+@dataclass(frozen=True)
+class Table:
+    """float32 numbers (n,) beside the codes: scales, biases, batch norms. In bins where that is smaller than 4 bytes each."""
+
+    numbers: np.ndarray
+
+    @functools.cached_property
+    def _data(self) -> bytes:
+        raw = self.numbers.tobytes()
+        return min(raw, binned.write(self.numbers), key=len)
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def encode(self, bins: bool = False) -> bytes:
+        return self._data if bins else self.numbers.tobytes()
 
 
 @dataclass(frozen=True)
@@ -166,20 +204,20 @@ class Positions:
     def size(self) -> int:
         return len(self._head()) + self.gaps.size
 
-    def encode(self) -> bytes:
-        return self._head() + self.gaps.encode()
+    def encode(self, bins: bool = False) -> bytes:
+        return self._head() + self.gaps.encode(bins)
 
     def _head(self) -> bytes:
         return bytes([self.run]) + varint(self.gaps.symbols.size)
 
 
-def encode(symbols: np.ndarray) -> bytes:
+def encode(symbols: np.ndarray, bins: bool = False) -> bytes:
     """Whole numbers (n,) of any integer dtype as bytes; n itself is not stored."""
-    return Coded.of(symbols).encode()
+    return Coded.of(symbols).encode(bins)
 
 
 def decode(data: bytes, count: int) -> np.ndarray:
-    """The `count` numbers (n,) that `encode` was given, int32 or int64; raises `BadArtifact`."""
+    """The `count` numbers (n,) that `encode` was given, int16, int32 or int64; raises `BadArtifact`."""
     if not count:
         _expect(not data, "there are bytes where no numbers belong")
         return np.zeros(0, np.int32)
@@ -188,6 +226,8 @@ def decode(data: bytes, count: int) -> np.ndarray:
     offset = offset >> 1 ^ -(offset & 1)
     if data[0] & PACKED:
         return _unpack(data[at:], count, data[0] & ~PACKED, offset)
+    if data[0] & BINNED:
+        return _from_bins(data[at:], count, data[0] & ~BINNED, offset)
     shift = data[0]
     length, at = _read_varint(data, at)
     _expect(shift <= 8 and 2 <= length <= LARGEST_ALPHABET and abs(offset) < LARGEST_OFFSET, "a histogram is out of range")
@@ -209,9 +249,18 @@ def decode_positions(data: bytes, count: int) -> np.ndarray:
     if not symbols:
         return np.zeros(0, np.int64)
     _expect(gaps.min() >= 0 and gaps.max() <= run, "a gap between positions is out of range")
-    places = np.cumsum(np.where(gaps == run, run - 1, gaps) + np.int64(1)) - 1
+    long = gaps == run
+    places = np.cumsum(gaps, dtype=np.int64)
+    places += np.arange(symbols) if not long.any() else np.cumsum(~long) - 1
     _expect(places[-1] < count, "a position lies outside its tensor")
-    return places[gaps != run]
+    return places[~long] if long.any() else places
+
+
+def decode_table(data: bytes, count: int) -> np.ndarray:
+    """The `count` float32 numbers (n,) of a `Table` or of `Raw`; raises `BadArtifact`."""
+    if len(data) == 4 * count:
+        return np.frombuffer(data, "<f4").astype(np.float32)
+    return binned.read(data, np.float32, count)
 
 
 def plan_sparse(values: np.ndarray) -> tuple[Positions | None, Coded]:
@@ -288,7 +337,7 @@ def _bits(counts: np.ndarray, levels: np.ndarray) -> float:
 def _decode_words(data: bytes, length: int, count: int) -> np.ndarray:
     """`count` symbols 0 … length − 1 (int32) from the coder's words, which the histogram leads."""
     _expect(not data or data[-1], "a stream ends in zeros")
-    with _damage_told():
+    with damage_told(ValueError):
         coder = stream.stack.AnsCoder(np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32))
         levels = np.cumsum(coder.decode(_DIFFERENCE_MODEL, length).astype(np.int64) - LARGEST_LEVEL)
         _expect(levels.min() >= 0 and 0 < levels.max() <= LARGEST_LEVEL, "a histogram is out of range")
@@ -297,17 +346,11 @@ def _decode_words(data: bytes, length: int, count: int) -> np.ndarray:
     return symbols
 
 
-@contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
-    """Turns what constriction raises on damaged bytes into `BadArtifact`: ValueError, or a Rust panic, which is no `Exception`."""
-    try:
-        yield
-    except BadArtifact:
-        raise
-    except BaseException as error:
-        if isinstance(error, ValueError) or type(error).__name__ == "PanicException":
-            raise BadArtifact("The file is damaged: a stream cannot be decoded.") from None
-        raise
+def _from_bins(data: bytes, count: int, form: int, offset: int) -> np.ndarray:
+    _expect(form < len(BINS) and abs(offset) < LARGEST_OFFSET, "a stream has an unknown form")
+    numbers = binned.read(data, BINS[form], count)
+    small = form == 0 and -(1 << 15) <= offset < (1 << 15) - 256
+    return np.add(numbers, offset, dtype=np.int16 if small else np.int32 if form < 2 else np.int64)
 
 
 def _pack(symbols: np.ndarray, offset: int, width: int) -> bytes:

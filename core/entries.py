@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.coding import Coded, Positions, Raw, decode, decode_positions, plan_sparse
+from core.coding import Coded, Positions, Raw, Table, decode, decode_positions, decode_table, plan_sparse
 from core.errors import BadArtifact
 from core.grids import FLOATS, Codebook, Floats, Grid, Signs, Uniform
-from core.weights import Weight
+from core.weights import Weight, flat
 
 FIELDS = {"dense": 2, "masked": 1, "grid": 5, "groups": 6, "signs": 4, "codebook": 3, "floats": 3}  # in an entry, before the lengths of its streams
 CONTENTS = {  # of an entry's streams, in their order
@@ -43,21 +43,25 @@ def plan(weight: Weight, value: Tensor, books: dict[int, int]) -> tuple[list, li
         return _plan_floats(in_order(value), mask is not None)
     codes = code_numbers(grid)
     positions, values = plan_sparse(in_order(codes if mask is None else codes * mask))
-    streams = [("positions", positions or Raw(np.zeros(0))), ("values", values)]
+    (kind, *facts), tables = plan_tables(grid, books)
+    return [kind, mask is not None, *facts], [("positions", positions or Raw(np.zeros(0))), ("values", values), *(("scales", table) for table in tables)]
+
+
+def plan_tables(grid: Grid, books: dict[int, int]) -> tuple[list, list[Any]]:
+    """A grid's kind and fields in the header, and the streams of its zero points, scales or codebook; `books` as in `plan`."""
     if isinstance(grid, Codebook):
         known = id(grid.entries) in books
         number = books.setdefault(id(grid.entries), len(books))
-        table = np.zeros(0, "<f4") if known else grid.entries[1:].numpy().astype("<f4")
-        return ["codebook", mask is not None, number], [*streams, ("scales", Raw(table))]
-    scales = Raw(in_order(grid.scale).astype("<f4"))
+        return ["codebook", number], [Raw(np.zeros(0, "<f4") if known else grid.entries[1:].numpy().astype("<f4"))]
+    scales = Table(in_order(grid.scale).astype("<f4"))
     if isinstance(grid, Floats):
-        return ["floats", mask is not None, grid.dtype], [*streams, ("scales", scales if grid.dtype == "float8" else Raw(np.zeros(0, "<f4")))]
+        return ["floats", grid.dtype], [scales if grid.dtype == "float8" else Raw(np.zeros(0, "<f4"))]
     spread = [dim for dim, length in enumerate(grid.scale.shape) if length > 1]
     if isinstance(grid, Signs):
-        return ["signs", mask is not None, grid.bits, spread], [*streams, ("scales", scales)]
+        return ["signs", grid.bits, spread], [scales]
     zeros = Coded.of(in_order(grid.zero_point) if grid.zero_point.any() else np.zeros(0, np.int16))
     grouped = [] if grid.group is None else [grid.group]
-    return ["groups" if grouped else "grid", mask is not None, grid.bits, grid.symmetric, spread, *grouped], [*streams, ("scales", zeros), ("scales", scales)]
+    return ["groups" if grouped else "grid", grid.bits, grid.symmetric, spread, *grouped], [zeros, scales]
 
 
 def code_numbers(grid: Grid) -> Tensor:
@@ -114,8 +118,9 @@ class Cursor:
         self.at += length
         return self.body[self.at - length : self.at]
 
-    def floats(self, count: int) -> np.ndarray:
-        return np.frombuffer(self.take(4 * count), "<f4").astype(np.float32)
+    def floats(self, count: int, length: int | None = None) -> np.ndarray:
+        """So many float32 numbers (n,): raw, or what a `Table` made of them in `length` bytes."""
+        return decode_table(self.take(4 * count if length is None else length), count)
 
 
 def read_weight(entry: list, shape: tuple[int, ...], cursor: Cursor, books: list[Tensor]) -> Weight:
@@ -145,14 +150,15 @@ def _read_numbers(positions: bytes, values: bytes, count: int) -> np.ndarray:
     if not positions:
         return decode(values, count)
     places = decode_positions(positions, count)
-    numbers = np.zeros(count, np.int32)
-    numbers[places] = decode(values, places.size)
+    nonzero = decode(values, places.size)
+    numbers = np.zeros(count, nonzero.dtype)
+    numbers[places] = nonzero
     return numbers
 
 
 def _table(data: bytes, shape: tuple[int, ...]) -> Tensor:
-    expect(len(data) == 4 * math.prod(shape), "a grid has not the right number of scales")
-    numbers = np.frombuffer(data, "<f4").astype(np.float32)
+    expect(0 < len(data) <= 4 * math.prod(shape), "a grid has not the right number of scales")
+    numbers = decode_table(data, math.prod(shape))
     expect(np.isfinite(numbers).all(), "a scale is no number")
     return shaped(numbers, shape)
 
@@ -169,7 +175,8 @@ def _read_uniform(entry: list, numbers: Tensor, tables: list[bytes], _books: lis
     grid = Uniform(torch.empty(0), scale, torch.empty(0), bits, symmetric, group)
     zero = shaped(decode(zeros, scale.numel()) if zeros else np.zeros(scale.numel(), np.int16), shape)
     grid = replace(grid, zero_point=_within(zero, grid.low, grid.high))
-    return replace(grid, codes=_within(numbers + grid.spread(grid.zero_point, numbers), grid.low, grid.high))
+    codes = numbers.int() + grid.spread(grid.zero_point, numbers) if zeros else numbers
+    return replace(grid, codes=_within(codes, grid.low, grid.high))
 
 
 def _read_signs(entry: list, numbers: Tensor, tables: list[bytes], _books: list[Tensor]) -> Signs:
@@ -199,7 +206,8 @@ def _read_floats(entry: list, numbers: Tensor, tables: list[bytes], _books: list
 
 def _within(numbers: Tensor, low: int, high: int) -> Tensor:
     """`numbers` as int16, if all of them lie within the range."""
-    expect(not numbers.numel() or low <= int(numbers.min()) and int(numbers.max()) <= high, "a code lies outside its grid")
+    row = flat(numbers).numpy()  # which numpy looks at in the order of memory
+    expect(not row.size or low <= int(row.min()) and int(row.max()) <= high, "a code lies outside its grid")
     return numbers.to(torch.int16)
 
 

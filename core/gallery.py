@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.errors import NotHere
 from core.home import ASSETS, write_whole
-from core.recipe import Recipe
+from core.recipe import GRID, Recipe
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -167,6 +168,37 @@ def add_graphs(report: Callable[[str], None] = lambda said: None, *, turn=contex
                 metrics["provenance"]["activation_bytes"] = "measured"
         write(path, rows)
     graphs.ship(found.values())
+
+
+def remake_sizes(model: str | None = None, report: Callable[[str], None] = lambda said: None, *, turn=contextlib.nullcontext) -> None:
+    """Have every shipped row whose weights lie on a grid, of one `model` or of all, say what its packed file takes in today's format.
+
+    The models are made again, by training where a recipe trains, and nothing else is measured anew, so identities stay. A row is left as it is, and
+    `report` told, where its pictures are missing, or where this machine makes another model of it: one that takes other bytes on paper.
+    """
+    from core import engine
+    from core.metrics import size
+
+    for path in sorted(FOLDER.rglob("*.json")):
+        rows = read(path)
+        for row in rows:
+            work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]), row["split"])
+            if model not in (None, work.model) or all(step.kind != GRID for step in work.recipe.steps):
+                continue
+            report(f"{path.name} {work.model} on {work.dataset}: {work.recipe.canonical()}")
+            try:
+                work.check()
+            except NotHere as missing:
+                report(f"Left as it is: {missing}")
+                continue
+            subject = engine.compress(work, engine.Hooks(turn))
+            with turn():
+                packed, paper = engine.packed(subject, work).size, size.paper_bytes(subject)
+            if paper != row["metrics"]["paper_bytes"]:
+                report(f"Left as it is: this machine makes another model of it, of {paper:,} bytes on paper in place of {row['metrics']['paper_bytes']:,}.")
+                continue
+            row["metrics"]["artifact_bytes"] = packed
+            write(path, rows)
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

@@ -33,7 +33,7 @@ class SizeParts(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "size"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
 
 def measure(asked: SizeParts, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:

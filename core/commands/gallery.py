@@ -17,6 +17,7 @@ def add(commands) -> None:
     gallery.add_argument("--no-latency", action="store_true", help="with --build: leave the latencies for a later call, on a quiet machine")
     gallery.add_argument("--students", action="store_true", help="the shipped students, with their teacher and alone, in place of the gallery")
     gallery.add_argument("--graphs", action="store_true", help="count the graph of every shipped run that has none yet (for developers; after --build)")
+    gallery.add_argument("--sizes", action="store_true", help="pack every shipped run on a grid again, where the file's format changed (for developers)")
     options.json_flag(gallery)
     gallery.set_defaults(act=show)
 
@@ -32,12 +33,19 @@ def show(given) -> None:
         use_threads(1)
         gallery.add_graphs(terminal.say, turn=Turns().compute)
         gallery.runs.cache_clear()
-    if given.students:
-        show_students(given)
-        return
     models = [*gallery.MODELS, *gallery.TEACHING]
     if given.model is not None and given.model not in models:
         raise UnknownName("model in the gallery", given.model, models)
+    if given.sizes:
+        from core.commands.threads import use_threads
+        from core.turns import Turns
+
+        use_threads(1)
+        gallery.remake_sizes(given.model, terminal.say, turn=Turns().compute)
+        gallery.runs.cache_clear()
+    if given.students:
+        show_students(given)
+        return
     if given.build:
         build([given.model] if given.model else models, not given.no_latency)
         gallery.runs.cache_clear()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -32,7 +33,7 @@ class Layers(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "layers"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
 
 def pattern(chosen: Iterable[str], layers: Sequence[str]) -> str:
@@ -99,6 +100,9 @@ def _figures(subject: Compressed, paths: list[str]) -> dict[str, dict]:
         "parameters": cost.parameters(module), "nonzero": cost.nonzero(module), "macs": macs.macs,
         "paper_bytes": size.paper_bytes(subject), "artifact_bytes": packed.size,
     }  # fmt: skip
+    stored: Counter[str] = Counter()
+    for stream in artifact.streams(packed.data):
+        stored[stream.tensor] += stream.length
     found = {path: dict.fromkeys(FIGURES, 0) for path in paths}
     parameters = dict(module.named_parameters())
     for name, path in owners(paths, parameters).items():
@@ -107,7 +111,7 @@ def _figures(subject: Compressed, paths: list[str]) -> dict[str, dict]:
         of["parameters"] += parameters[name].numel()
         of["nonzero"] += nonzeros(parameters[name])
         of["paper_bytes"] += paper.get(name, raw)
-        of["artifact_bytes"] += packed.weights.get(name, raw)
+        of["artifact_bytes"] += stored[name]
     for name, path in owners(paths, macs.layers).items():
         found[path]["macs"] += macs.layers[name]
     rest = {name: total[name] - sum(of[name] for of in found.values()) for name in FIGURES}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import struct
 import zlib
 from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import artifact
+from core import artifact, binned
 from core.architecture import Architecture
 from core.entries import FIELDS, STREAMS
 from core.errors import BadArtifact
@@ -202,7 +202,7 @@ LIES = {
     "no packed model": (b"PK\x03\x04 and so on", "not a packed model"),
     "nothing": (b"", "not a packed model"),
     "half": (GOOD[: len(GOOD) // 2], "checksum"),
-    "newer": (rebuilt({}, b"", version=artifact.VERSION + 1), "format 2, and this version of Paretoscope reads formats up to 1"),
+    "newer": (rebuilt({}, b"", version=artifact.VERSION + 1), "format 3, and this version of Paretoscope reads formats up to 2"),
     "header bomb": (rebuilt(None, b"", text=b" " * (artifact.LARGEST_HEADER + 10)), "header does not end"),
     "deep header": (rebuilt(None, b"", text=b"[" * 100_000), "header cannot be read"),
     "endless number": (rebuilt(None, b"", text=b"1" * 10_000), "header cannot be read"),
@@ -253,15 +253,29 @@ def test_every_form_of_a_weight_comes_back():
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize(("name", "stream"), [("features.0", 3), ("features.3", 2), ("features.6", 2), ("fc", 2), ("features.1", 3)])
-def test_scales_and_entries_that_are_no_numbers_are_refused(name, stream, number):
-    with pytest.raises(BadArtifact, match="a scale is no number"):
-        artifact.read(altered(name, stream, lambda old: struct.pack("<f", number) + old[4:]))
+@pytest.mark.parametrize(("name", "stream", "count"), [("features.0", 3, 16), ("features.3", 2, 16), ("features.6", 2, 3), ("fc", 2, 1), ("features.1", 3, 1)])
+def test_scales_and_entries_that_are_no_numbers_are_refused(name, stream, count, number):
+    """Raw and in bins."""
+    numbers = np.full(count, 0.5, "<f4")
+    numbers[-1] = number
+    for data in (numbers.tobytes(), binned.write(numbers)) if count > 4 else (numbers.tobytes(),):
+        with pytest.raises(BadArtifact, match="a scale is no number"):
+            artifact.read(altered(name, stream, lambda _old, data=data: data))
+
+
+def test_floats_of_other_lengths_than_their_kinds_are_refused():
+    header, body = taken_apart()
+    assert len(header["floats"]) == 4  # weights, biases, averages, variances
+    for floats in (None, [], header["floats"][:3], [*header["floats"], 0], [header["floats"][0] + 1, header["floats"][1] - 1, *header["floats"][2:]]):
+        with pytest.raises(BadArtifact):
+            artifact.read(rebuilt(header | {"floats": floats}, body))
+    with pytest.raises(BadArtifact, match="right keys"):
+        artifact.read(rebuilt(header, body, version=1))
 
 
 def test_a_codebook_is_stored_once():
     with pytest.raises(BadArtifact, match="a codebook is there twice"):
-        artifact.read(altered("features.9", 2, lambda _old: struct.pack("<3f", -1.0, 0.5, 2.0)))
+        artifact.read(altered("features.9", 2, lambda _old: np.array([-1.0, 0.5, 2.0], "<f4").tobytes()))
 
 
 def test_bits_are_a_whole_number():
@@ -283,9 +297,10 @@ def test_a_small_file_cannot_ask_for_much_memory():
     with torch.device("meta"):
         skeleton = large.build()
     header |= {"architecture": large.to_json(), "tensors": artifact._fingerprint(skeleton), "weights": [["masked", 2, 0]] * 16, "integers": 0}
+    del header["floats"]
     before = psutil.Process().memory_info().rss
     with pytest.raises(BadArtifact, match="streams should take"):
-        artifact.read(rebuilt(header, b"\0\0" * 16))
+        artifact.read(rebuilt(header, b"\0\0" * 16, version=1))
     assert psutil.Process().memory_info().rss - before < 200e6
 
 

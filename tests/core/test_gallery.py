@@ -90,6 +90,25 @@ def test_what_was_built_is_what_is_read_and_listed(tiny, capsys):
     assert [row["identity"] for row in listed] == [baseline["identity"], pruned["identity"]] and not any("predicted" in row for row in listed)
 
 
+def test_sizes_are_remade_where_weights_lie_on_a_grid_and_the_model_is_the_same(tiny, capsys, monkeypatch):
+    bits = Recipe.from_json({"steps": [{"step": "quantize", "weight_bits": 4}]})
+    monkeypatch.setattr(gallery, "recipes", lambda: [*RECIPES, bits])
+    assert main(["gallery", "--build", "--no-latency"]) == 0
+    right = json.loads(tiny.read_text())
+    wrong = json.loads(tiny.read_text())
+    for row in wrong:
+        row["metrics"]["artifact_bytes"] += 1000
+    gallery.write(tiny, wrong)
+    assert main(["gallery", "--sizes"]) == 0
+    remade = json.loads(tiny.read_text())
+    assert remade[2] == right[2] and remade[:2] == wrong[:2]  # what lies on no grid is not packed again
+    capsys.readouterr()
+    wrong[2]["metrics"]["paper_bytes"] += 1
+    gallery.write(tiny, wrong)
+    assert main(["gallery", "--sizes"]) == 0 and "another model" in capsys.readouterr().err
+    assert json.loads(tiny.read_text()) == wrong
+
+
 def test_another_model_is_refused(tiny, capsys):
     assert main(["gallery", "--model", "resnet50"]) == 2
     assert capsys.readouterr().err == "There is no model in the gallery named 'resnet50'; it takes one of five_layers.\n"
