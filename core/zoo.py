@@ -43,7 +43,8 @@ def write_models(report=lambda event: None, path: Path = MODELS_FILE, only_missi
     lines = ",\n".join("  " + json.dumps(entry) for entry in model_list.measure(report, models() if only_missing else {}))
     head = json.dumps({"torchvision": version("torchvision"), "classes": model_list.CLASSES})
     write_whole(path, f'{head[:-1]}, "models": [\n{lines}\n]}}\n'.encode())
-    models.cache_clear()
+    if path == MODELS_FILE:
+        models.cache_clear()
 
 
 def check_model(name: object) -> dict:

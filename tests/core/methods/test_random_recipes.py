@@ -14,7 +14,6 @@ from core.errors import ParetoscopeError
 from core.methods.apply import apply
 from core.recipe import STEPS, Recipe, params
 from core.weights import Compressed
-from tests import five_layers
 
 FIXED = {"epochs": 1, "images": 100, "iterations": 20, "model": "self", "teacher": "self", "candidates": "2, 4, 8"}
 LAYERS = ("all", "all", "inner", "features.3, fc")
@@ -71,7 +70,6 @@ def made(recipe: Recipe, checkpoint, context) -> Compressed | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(STEPS))
 def test_random_recipes_are_repeatable_finite_and_come_back_from_the_file(name, five_layer_checkpoint, context):
-    five_layers.register()  # whoever measured the model list anew has forgotten it
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     left = RECIPES
     for recipe in recipes(name, seed=0):
