@@ -15,7 +15,7 @@ from core.work import Work
 
 pytestmark = pytest.mark.alone
 RECIPES = {
-    "training": [{"step": "distill", "epochs": 100, "images": 500}],  # the teacher answers them first
+    "training": [{"step": "distill", "epochs": 50, "images": 4000}],
     "evaluating": [{"step": "magnitude_prune", "sparsity": 0.37}],
     "sharing weights": [{"step": "share_weights", "clusters": 200}, {"step": "finetune", "epochs": 50}],
     "roundings": [{"step": "quantize", "weight_bits": 4}, {"step": "round_adaptively", "iterations": 2000, "images": 1000}],
