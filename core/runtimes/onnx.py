@@ -77,13 +77,8 @@ def int8_possible(subject: Compressed) -> str | None:
     return None
 
 
-def export_int8(subject: Compressed) -> bytes:
-    """The .onnx file of a subject with 8-bit grids: its codes as int8 initialisers, its biases as int32, its sites rounded.
-
-    Layers without a weight grid stay float32. Raises `BadInput` with the sentence of `int8_possible`.
-    """
-    import onnx
-
+def on_integers(subject: Compressed) -> tuple[nn.Module, dict]:
+    """The folded network that holds the values of its integers, and these by their layers' paths. Raises `BadInput` with the sentence of `int8_possible`."""
     from core.errors import BadInput
 
     refusal = int8_possible(subject)
@@ -92,6 +87,17 @@ def export_int8(subject: Compressed) -> bytes:
     folded = fold(subject.module)
     layers = integers(subject, folded, input_scales(subject.module, subject.activations))
     install(folded, layers)
+    return folded, layers
+
+
+def export_int8(subject: Compressed) -> bytes:
+    """The .onnx file of a subject with 8-bit grids: its codes as int8 initialisers, its biases as int32, its sites rounded.
+
+    Layers without a weight grid stay float32. Raises `BadInput` with the sentence of `int8_possible`.
+    """
+    import onnx
+
+    folded, layers = on_integers(subject)
     grids = along_moves(folded, subject.activations)  # a Gemm runs on integers only if its own input is on a grid
     proto = onnx.load_from_string(_export(simulated(folded, grids, fake_quantized), subject.architecture.input_size))
     for path, layer in layers.items():

@@ -35,17 +35,10 @@ def network(subject: Compressed) -> bytes:
 
 def integer_network(subject: Compressed) -> bytes:
     """The network on the values of its integers, without rounding, and its grids beside it; raises `BadInput` for a recipe without 8-bit grids."""
-    from core.activations import input_scales
     from core.exports import graphs
-    from core.folding import fold, install, integers
-    from core.runtimes.onnx import int8_possible
+    from core.runtimes.onnx import on_integers
 
-    refusal = int8_possible(subject)
-    if refusal:
-        raise BadInput(refusal)
-    folded = fold(subject.module)
-    layers = integers(subject, folded, input_scales(subject.module, subject.activations))
-    install(folded, layers)
+    folded, layers = on_integers(subject)
     module = graphs.flat(folded)
     values = {
         module.meta["left_out"].get(name, name): [-grid.zero_point * grid.scale, (2**grid.bits - 1 - grid.zero_point) * grid.scale]
