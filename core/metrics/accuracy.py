@@ -51,7 +51,7 @@ def evaluate(
 ) -> Predictions:
     """Run `module` over the first `images` pictures of a split, in batches, in inference mode.
 
-    With `seconds`, stop after the batch that passes that time (but not before `at_least` pictures). `turn` is entered
+    With `seconds`, stop before the batch that would not fit that time (but not before `at_least` pictures). `turn` is entered
     around every batch and may wait, or raise `Cancelled`. `report` receives the fraction done.
     """
     import torch
@@ -72,7 +72,8 @@ def evaluate(
             in_top5.append((best == labels[:, None]).any(1).numpy())
             seen += len(labels)
             report(seen / count)
-            if seconds is not None and seen >= at_least and time.monotonic() - started >= seconds:
+            spent = time.monotonic() - started
+            if seconds is not None and seen >= at_least and spent + spent / len(predicted) > seconds:
                 break
     return Predictions(np.concatenate(predicted), np.concatenate(truth), np.concatenate(in_top5))
 

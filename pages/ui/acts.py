@@ -6,9 +6,11 @@ that asks for the whole explorer; asking costs a run that is thrown away, so nob
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from core.errors import ParetoscopeError
 from core.recipe import Recipe
@@ -26,7 +28,7 @@ def edit(change: Callable[[Recipe], Recipe], phase: str = RELEASE) -> None:
     except ParetoscopeError as error:
         session["refused"] = str(error)
         if phase == DRAG:
-            st.rerun(EXPLORER)
+            again(EXPLORER)
         return
     session["refused"] = ""
     state.change(recipe=recipe)
@@ -39,7 +41,7 @@ def show(**changes) -> None:
     """Change what the chart shows; the recipe stays. For widgets above the chart."""
     state.change(**changes)
     state.session()["phase"] = "rest"
-    st.rerun(LIVE)
+    again(LIVE)
 
 
 def go(identity: str) -> None:
@@ -54,13 +56,14 @@ def pick(id: str, rows: Callable[[str], dict | None]) -> None:
         row = rows(id)
     except ParetoscopeError as error:
         state.session()["refused"] = str(error)
-        st.rerun(EXPLORER)
+        again(EXPLORER)
+        return
     if row is None:
         return
     state.session()["phase"] = "rest"
     other = row["model"] != state.view().model
     state.change(recipe=Recipe.from_json(row["recipe"]), model=row["model"])
-    st.rerun("app" if other else EXPLORER)
+    again("app" if other else EXPLORER)
 
 
 def pin(id: str) -> None:
@@ -68,4 +71,10 @@ def pin(id: str) -> None:
     pins = state.view().pins
     pins = tuple(other for other in pins if other != id) if id in pins else (*pins, id)[-4:]
     state.change(pins=pins)
-    st.rerun([LIVE, DRAWERS])
+    again([LIVE, DRAWERS])
+
+
+def again(what: str | list[str]) -> None:
+    """Run fragments anew, or the "app". Where the person has gone to another page meanwhile there is nothing to run: what was changed stays changed."""
+    with contextlib.suppress(StreamlitAPIException):  # it knows no fragment of that name
+        st.rerun(what)

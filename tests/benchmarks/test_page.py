@@ -11,7 +11,7 @@ import pytest
 
 from core.recipe import Recipe
 from core.work import Work
-from tests.e2e.conftest import HERE, Explorer, address, chromium, place, tab  # noqa: F401  (fixtures)
+from tests.e2e.conftest import HERE, Explorer, address, chromium, place, tab, tabs  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.benchmark
 RELEASES, APART, WARM = 7, 4, 3  # places to let go at, how far they are from each other in percent, and how many go before that count
@@ -213,6 +213,8 @@ def test_a_known_run_is_on_screen_at_once(tab):  # noqa: F811
     """Between two recipes that were measured before, by the switch that repairs batch norm."""
     explorer = tab().open("?model=mobilenet_v3_small")
     explorer.connected()
+    explorer.until(f"{HERE}.name === 'This run'")
+    idle(explorer)
     listen(explorer)
     found = []
     for _ in range(12):

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Error, Page, expect, sync_playwright
 
 from core.store import Store
 from tests import browser
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120_000  # milliseconds: a busy machine may need long, a quiet one never does
+MOST_SHOWN = 3000  # characters of a page or a log beside a failure
 HERE = "document.querySelector('.paretochart')?._fullData?.at(-1)"  # the point at hand: the last trace
 LIGHT = "?model=squeezenet1_1&data=fashion_mnist"
 
@@ -179,18 +180,23 @@ def chromium():
 
 
 @pytest.fixture
-def tab(chromium, address) -> Iterator[Callable[[], Explorer]]:
+def tabs() -> list[Explorer]:
+    """The tabs of a test, in the order of their opening."""
+    return []
+
+
+@pytest.fixture
+def tab(chromium, address, tabs) -> Iterator[Callable[[], Explorer]]:
     """Opens tabs; a page error in any of them fails the test."""
-    opened: list[Explorer] = []
 
     def more() -> Explorer:
         explorer = Explorer(chromium.new_page(viewport={"width": 1440, "height": 900}), address)
-        opened.append(explorer)
+        tabs.append(explorer)
         return explorer
 
     yield more
-    errors = [error for explorer in opened for error in explorer.errors]
-    for explorer in opened:
+    errors = [error for explorer in tabs for error in explorer.errors]
+    for explorer in tabs:
         explorer.page.close()
     assert not errors
 
@@ -206,3 +212,19 @@ def store(place, address) -> Iterator[Store]:
     made = Store(f"sqlite:///{place / 'paretoscope.sqlite'}")
     yield made
     made.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Beside the traceback of a failed test: what its tabs showed, and what its server and its cluster said last."""
+    report = yield
+    if report.failed and call.when == "call":
+        for explorer in item.funcargs.get("tabs", []):
+            with suppress(Error):
+                shown = explorer.page.locator("body").inner_text(timeout=2000)
+                report.sections.append((f"shown at {explorer.page.url}", shown[:MOST_SHOWN]))
+        where = item.funcargs.get("place")
+        for log in (where.parent / "server.log", where / "cluster.log") if where else ():
+            if log.exists():
+                report.sections.append((log.name, log.read_text(errors="replace")[-MOST_SHOWN:]))
+    return report

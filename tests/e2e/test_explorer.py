@@ -206,6 +206,32 @@ def test_a_reload_finds_its_run_again(explorer):
     explorer.page.locator(".st-key-run-again button").wait_for()
 
 
+def test_another_page_opens_while_work_is_under_way(explorer):
+    """What the page asks for by itself after the click, and before the server has heard of it, must not take the person back."""
+    line, held = {"slow": False}, []
+
+    def carry(socket):
+        server = socket.connect_to_server()
+        line["send"] = server.send
+        socket.on_message(lambda message: held.append(message) if line["slow"] else server.send(message))
+
+    explorer.page.route_web_socket("**/_stcore/stream", carry)
+    explorer.open(DISTILLED.format(share=94, epochs=50))
+    explorer.connected()
+    explorer.page.locator(".st-key-train-now button").click()
+    explorer.page.locator(".st-key-cancel button").wait_for()
+    line["slow"] = True
+    explorer.page.get_by_role("link", name="Devices").click()
+    explorer.page.wait_for_timeout(2000)  # the slowness that is tried: several beats of the pulse
+    line["slow"] = False
+    for message in held:
+        line["send"](message)
+    explorer.page.locator(".st-key-devices").first.wait_for()
+    explorer.page.get_by_role("link", name="Explorer").click()
+    explorer.page.locator(".st-key-cancel button").click()
+    explorer.page.locator(".st-key-run-again button").wait_for()
+
+
 def test_two_tabs_do_not_disturb_each_other(tab):
     first, second = tab().open(layered(35)), tab().open(layered(45))
     for explorer, text in ((first, "36 %"), (second, "46 %")):
