@@ -6,7 +6,6 @@ One server serves the whole suite; every test has a page of its own. Waits are o
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
 
+from core.errors import ClusterError
 from core.store import Store
 from tests import browser
 
@@ -152,18 +151,14 @@ def _answering(url: str, server: subprocess.Popen) -> None:
 
 
 def _end(place: Path, server: subprocess.Popen) -> None:
-    from core.connection import running_office
+    from core.connection import stop_office
 
     os.environ["PARETOSCOPE_HOME"], before = str(place), os.environ["PARETOSCOPE_HOME"]
     try:
-        office = running_office()
+        with suppress(ClusterError, ProcessLookupError):
+            stop_office(20)
     finally:
         os.environ["PARETOSCOPE_HOME"] = before
-    if office:
-        with suppress(ProcessLookupError):
-            os.kill(office["pid"], signal.SIGTERM)
-            with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
-                psutil.Process(office["pid"]).wait(20)
     server.terminate()
     server.wait(20)
 
