@@ -15,7 +15,7 @@ import numpy as np
 
 from core import pareto
 from core.axes import AXES, ON_DEVICE, Axis
-from core.points import FAMILIES, MEASURED, PREVIEW, count_words, signed
+from core.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def hover(row: Mapping, x: str) -> str:
     sizes = [f"{AXES[name].title} {AXES[name].words(row[name])}" for name in ("artifact_bytes", "deployed_bytes", "paper_bytes") if row.get(name)]
     lines.append(" · ".join(sizes))
     if row.get("ratio") is not None:
-        where = ", another machine" if row["elsewhere"] else ", a short first look" if row.get("brief") else ""
+        where = f", {how_timed(row)}" if how_timed(row) else ""
         lines.append(f"Latency {row['ratio']:.2f} × ({row['ratio_low']:.2f}…{row['ratio_high']:.2f}), {row['runtime']}{where}")
     if row.get("macs"):
         lines.append(

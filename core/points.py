@@ -112,8 +112,8 @@ def point(row: Mapping, *, state: str = MEASURED, elsewhere: bool = False) -> di
 
     Keys: `id` (model/key), `model`, `dataset`, `key`, `recipe` (JSON), `words`, `family`, `state`, `split`, `elsewhere`, every one of
     `FIGURES`, `operators` (the key of its graph), `ratio`, `ratio_low`, `ratio_high`, a `ratio_` for each of `RUNTIMES`, `ms_p10`, `ms_p50`,
-    `ms_p90`, `runtime`, `brief` (a first, short measurement of latency), `gained` (points against the baseline), `gained_low`, `gained_high`,
-    `provenance` and `notes`. What was not measured is None.
+    `ms_p90`, `runtime`, `brief` (a first, short measurement of latency), `disturbed` (by other load), `gained` (points against the baseline),
+    `gained_low`, `gained_high`, `provenance` and `notes`. What was not measured is None.
     """
     recipe = Recipe.from_json(row["recipe"])
     metrics, difference = row["metrics"], row.get("difference") or {}
@@ -133,7 +133,14 @@ def _timing(metrics: Mapping) -> dict:
     """The columns of a point that say its latency."""
     stands, ratios = latency(metrics) or {}, {entry["runtime"]: entry.get("ratio") for entry in metrics.get("latencies") or []}
     found = {name: stands.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")}
-    return found | {f"ratio_{name}": ratios.get(runtime) for name, runtime in RUNTIMES.items()} | {"brief": stands.get("brief", False)}
+    found |= {name: stands.get(name, False) for name in ("brief", "disturbed")}
+    return found | {f"ratio_{name}": ratios.get(runtime) for name, runtime in RUNTIMES.items()}
+
+
+def how_timed(point: Mapping) -> str:
+    """What is to be known of a point's latency before it is believed; "" of one that was measured calmly on this machine."""
+    said = {"another machine": point["elsewhere"], "a short first look": point.get("brief"), "disturbed by other load": point.get("disturbed")}
+    return ", ".join(words for words, true in said.items() if true)
 
 
 def timed(point: Mapping, latencies: list[dict]) -> dict:

@@ -21,7 +21,7 @@ from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import BadField, BadInput, NotHere
 from core.machine import machine
-from core.metrics.latency import Memory, row, verdict
+from core.metrics.latency import RECENT_SECONDS, Memory, row, verdict
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
 from core.runtimes.timed import RUNTIMES, USUAL, profiled_session
 from core.turns import core_count
@@ -34,7 +34,10 @@ LARGEST_BATCH = 256
 
 @dataclass(frozen=True)
 class Timings(Asked):
-    """What is asked: a model on a dataset and a recipe, in the named `runtimes` (all but LiteRT by default); raises `BadField` or `UnknownName`."""
+    """What is asked: a model on a dataset and a recipe, in the named `runtimes` (all but LiteRT by default); raises `BadField` or `UnknownName`.
+
+    With `again`, what was disturbed is measured anew however short ago that was; the answer is kept under the same identity.
+    """
 
     kind: ClassVar[str] = "timings"
     version: ClassVar[int] = VERSION
@@ -42,6 +45,7 @@ class Timings(Asked):
     threads: int = 1
     batch: int = 1
     runtimes: tuple[str, ...] = ()
+    again: bool = False
 
     def __post_init__(self):
         for name, high in (("threads", core_count()), ("batch", LARGEST_BATCH)):
@@ -66,11 +70,11 @@ class Timings(Asked):
         return any(step.kind == TRAIN for step in steps[: shaped + 1])
 
     def to_json(self) -> dict:
-        return {"work": self.work.to_json(), "threads": self.threads, "batch": self.batch, "runtimes": list(self.runtimes)}
+        return {"work": self.work.to_json(), "threads": self.threads, "batch": self.batch, "runtimes": list(self.runtimes), "again": self.again}
 
     @staticmethod
     def from_json(value: dict) -> Timings:
-        return Timings(Work.from_json(value["work"]), value["threads"], value["batch"], tuple(value["runtimes"]))
+        return Timings(Work.from_json(value["work"]), value["threads"], value["batch"], tuple(value["runtimes"]), value.get("again", False))
 
 
 def measure(
@@ -83,13 +87,14 @@ def measure(
     hooks, book = engine.Hooks(turn, exclusive, report, book), book or Memory()
     base = engine.loaded(asked.model, asked.dataset, asked.work.checkpoint.hash)
     subject = engine.shaped(asked.work, hooks)
+    recent = 0.0 if asked.again else RECENT_SECONDS
     found = {
         "model": asked.model, "dataset": asked.dataset, "recipe": asked.work.recipe.to_json(), "threads": asked.threads, "batch": asked.batch,
         "machine": machine(), "cells": {}, "operators": {}, "macs": _macs(subject), "base_macs": _macs(base),
     }  # fmt: skip
     for number, name in enumerate(asked.runtimes):
         try:
-            found["cells"][name] = row(name, subject, base, book, exclusive, turn, asked.threads, asked.batch, needs_blocks=True)
+            found["cells"][name] = row(name, subject, base, book, exclusive, turn, asked.threads, asked.batch, needs_blocks=True, recent=recent)
             if RUNTIMES.get(name).profiled:
                 found["operators"][name] = _profile(name, subject, asked, turn, exclusive)
         except (BadInput, NotHere) as error:

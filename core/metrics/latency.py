@@ -95,12 +95,13 @@ def of_a_run(row: dict) -> dict:
 
 def row(
     runtime: str, subject: Compressed, base: Compressed, book: Book, exclusive=contextlib.nullcontext, turn=contextlib.nullcontext, threads: int = 1,
-    batch: int = 1, needs_blocks: bool = False,
+    batch: int = 1, needs_blocks: bool = False, recent: float = RECENT_SECONDS,
 ) -> dict:  # fmt: skip
     """The row of a subject in one of `core.runtimes.timed`, beside the baseline in the runtime that this is compared with: from the book, or measured.
 
     What `measure` gives, with `runtime`, `threads`, `batch`, `signature` and `file_bytes`. With `needs_blocks`, a row that was kept without them, or
-    was disturbed some time ago, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it is not installed.
+    was disturbed longer ago than `recent` seconds, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it
+    is not installed.
     """
     from core.runtimes.timed import RUNTIMES
 
@@ -108,7 +109,7 @@ def row(
     entry.check(subject, batch)
     mine, theirs = signature(subject, runtime, threads, batch), signature(base, entry.reference, threads, batch)
     known = book.find(mine, theirs, runtime, threads, batch)
-    if known is None or (needs_blocks and ("blocks" not in known or _worth_another_try(known))):
+    if known is None or (needs_blocks and ("blocks" not in known or _worth_another_try(known, recent))):
         for one, where in [(subject, entry), (base, RUNTIMES.get(entry.reference))][: 1 if mine == theirs else 2]:
             if where.prepare is not None:
                 where.prepare(one, turn)
@@ -123,8 +124,8 @@ def row(
     return known
 
 
-def _worth_another_try(row: dict) -> bool:
-    return bool(row.get("disturbed")) and time.time() - row.get("measured_at", 0.0) > RECENT_SECONDS
+def _worth_another_try(row: dict, recent: float) -> bool:
+    return bool(row.get("disturbed")) and time.time() - row.get("measured_at", 0.0) > recent
 
 
 def _others() -> Callable[[], float]:

@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from core.points import PREVIEW, bytes_words, count_words, indistinct, signed
+from core.points import PREVIEW, bytes_words, count_words, how_timed, indistinct, signed
 
 
 def cards(here: Mapping | None, baseline: Mapping | None, waiting: bool, stale: bool = False) -> None:
@@ -75,7 +75,7 @@ def _latency(here: Mapping, waiting: bool) -> str:
     same = indistinct(here, "ratio_low", "ratio_high", 1)
     change = "not distinguishable" if same else f"{here['ratio_low']:.2f}…{here['ratio_high']:.2f}"
     tone = "" if same else "better" if here["ratio"] < 1 else "worse"
-    where = "◇ another machine" if here["elsewhere"] else "a short first look" if here.get("brief") else "this machine"
+    where = ("◇ " if here["elsewhere"] else "") + (how_timed(here) or "this machine")
     foot = f"{here['ms_p50']:.2f} ms ({here['ms_p10']:.2f}–{here['ms_p90']:.2f}) · {_runtime(here['runtime'])} · {where}"
     return _card("Latency", f"{here['ratio']:.2f} ×", change, foot, help, tone)
 

@@ -87,6 +87,12 @@ def started(asked: Sensitivity | Asked) -> None:
         start(asked)
 
 
+def forget(asked: Sensitivity | Asked) -> None:
+    """Drop what was measured, so that the next look has it measured again."""
+    services.forget(asked.identity())
+    state.session().get("examined", set()).discard(asked.identity())
+
+
 def stop(row: dict) -> None:
     services.cluster().cancel(row["identity"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,7 +80,8 @@ def wanted(view: View) -> list[Run]:
 
 
 def asked_for(view: View, run: Run, at: TimedAt) -> Timings:
-    return Timings(Work(view.model, view.dataset, run.recipe), at.thread_count, at.batch, at.runtimes)
+    asked = Timings(Work(view.model, view.dataset, run.recipe), at.thread_count, at.batch, at.runtimes)
+    return dataclasses.replace(asked, again=asked.identity() in state.session().get("time-again", ()))
 
 
 def _looks(view: View, runs: list[Run]) -> list[Look]:
@@ -88,7 +90,7 @@ def _looks(view: View, runs: list[Run]) -> list[Look]:
     for run in runs:
         try:
             asked = asked_for(view, run, view.timed)
-            look = examine.look(asked, quick=not busy and not asked.trains)
+            look = examine.look(asked, quick=not busy and (asked.again or not asked.trains))
         except ParetoscopeError as error:
             look = Look(problem=str(error))
         busy = busy or look.running
@@ -218,9 +220,10 @@ def _troubles(view: View, runs: list[Run], looks: list[Look]) -> None:
 
 
 def _again(asked: list[Timings]) -> None:
+    """Each waits for its turn: forgotten, it is begun when the page comes to it."""
+    state.session()["time-again"] = {each.identity() for each in asked}
     for each in asked:
-        services.forget(each.identity())
-    examine.started(asked[0])
+        examine.forget(each)
 
 
 def _why(runs: list[Run], looks: list[Look]) -> None:

@@ -12,7 +12,7 @@ from core import points
 from core.charts import AXES
 from core.metrics.latency import INT8
 from core.pareto import MAX, Answer, Limit
-from core.points import PREVIEW, indistinct, signed
+from core.points import PREVIEW, how_timed, indistinct, signed
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
 
 SIMULATED = "simulated"
@@ -38,7 +38,7 @@ def lower(here: Mapping) -> str:
 def slower(here: Mapping) -> str:
     if here.get("ratio") is None:
         return "latency not measured yet"
-    where = " (another machine)" if here["elsewhere"] else " (a short first look)" if here.get("brief") else ""
+    where = f" ({how_timed(here)})" if how_timed(here) else ""
     if indistinct(here, "ratio_low", "ratio_high", 1):
         return f"latency <b>not distinguishable</b>{where}"
     span = f"({here['ratio_low']:.2f}…{here['ratio_high']:.2f})"

@@ -81,6 +81,7 @@ def test_a_row_without_blocks_or_disturbed_is_measured_anew_only_where_they_are_
         assert latency.row(FLOAT32, base, base, book, needs_blocks=True)["ratio"] == 1.0
     book.add(signature, signature, {"runtime": FLOAT32, "threads": 1, "batch": 1, "ratio": 7.0, "blocks": [], "disturbed": True, "measured_at": time.time()})
     assert latency.row(FLOAT32, base, base, book, needs_blocks=True)["ratio"] == 7.0  # just now: the load is still there
+    assert latency.row(FLOAT32, base, base, book, needs_blocks=True, recent=0.0)["ratio"] == 1.0
 
 
 def test_batches_and_threads_share_one_export_and_another_graph_has_its_own(five_layer_checkpoint, monkeypatch):

@@ -66,7 +66,7 @@ class Notes:
     """Stands for the cluster: writes down what it is asked, and answers previews with `answer`."""
 
     def __init__(self, store: Store):
-        self.store, self.asked, self.answer, self.examining = store, [], preview(), {}
+        self.store, self.asked, self.questions, self.answer, self.examining = store, [], [], preview(), {}
         self.told = {"connected": True, "workers": 2, "waiting": 0, "running": 0, "trouble": None}
 
     def state(self):
@@ -108,6 +108,7 @@ class Notes:
 
     def examine(self, asked, lane=None):
         self.asked.append(("examine", asked.kind, lane.rpartition("-")[2]))
+        self.questions.append(asked)
         self.examining[asked.identity()] = row = blank_row(asked.identity(), asked.kind, model=asked.model, dataset=asked.dataset)
         return row
 

@@ -104,11 +104,18 @@ def test_what_was_disturbed_is_marked_and_measured_again(notes):
     found = measured([])
     found["cells"][FLOAT32]["disturbed"] = True
     keep([], found)
-    keep(AT_HAND, measured(AT_HAND, 0.4))
+    at_hand = measured(AT_HAND, 0.4)
+    at_hand["cells"][FLOAT32]["disturbed"] = True
+    keep(AT_HAND, at_hand)
     page = open_page()
     assert "disturbed" in markup(page)
     page.button(key="time-again").click().run()
     assert not page.exception and list(notes.examining) == [asked([]).identity()] and page.button(key="cancel-latency")
+    notes.examining.clear()
+    keep([], measured([]))
+    page.run()
+    assert not page.exception and not page.error and list(notes.examining) == [asked(AT_HAND).identity()]
+    assert [question.again for question in notes.questions] == [True, True]
 
 
 def test_every_setting_of_the_run_at_hand_one_after_the_other(notes):

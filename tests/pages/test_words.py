@@ -38,6 +38,7 @@ def test_a_preview_is_called_one():
     assert "latency" not in words.sentence(row, BASE, False)
     brief = {"runtime": "onnxruntime-float32", "ratio": 0.4, "ratio_low": 0.35, "ratio_high": 0.45, "brief": True}
     assert words.sentence(timed(row, [brief]), BASE, False).endswith("; <b>2.50 times faster</b> (a short first look), ratio 0.40 (0.35…0.45).")
+    assert "(a short first look, disturbed by other load)" in words.sentence(timed(row, [brief | {"disturbed": True}]), BASE, False)
 
 
 def test_nothing_is_said_of_nothing():
