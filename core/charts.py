@@ -262,12 +262,12 @@ def _ticks(axis: Axis, x_range=(0, 2)) -> dict:
     digits = (1, 2, 5) if x_range[1] - x_range[0] > 1 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     places = [digit * 10.0**decade for decade in decades for digit in digits]
     plain = axis.suffix in ("×", "ms")
-    words = [f"{place:g} {axis.suffix}" for place in places] if plain else [_short(place, axis.suffix) for place in places]
+    words = [f"{place:g} {axis.suffix}" for place in places] if plain else [short(place, axis.suffix) for place in places]
     zoomed = {"tickformat": ".2~f", "ticksuffix": f" {axis.suffix}"} if plain else {"tickformat": "~s", "ticksuffix": axis.suffix}
     return {"tickmode": "array", "tickvals": places, "ticktext": words} | zoomed
 
 
-def _short(place: float, unit: str) -> str:
+def short(place: float, unit: str) -> str:
     """`200 kB`, `5 M`."""
     size, prefix = next((size, prefix) for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if place >= size)
     return f"{place / size:g} {prefix}{unit}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.charts import Theme, uid
+from core.charts import Theme, short, uid
 from core.points import bytes_words
 from core.size_parts import BATCH_NORM, BIASES, HEADER, KINDS, OTHERS
 
@@ -51,8 +51,8 @@ def bars(found: Mapping, chosen: str | None = None, theme: Theme = Theme()) -> d
             "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal", "font": {"size": 11}},
             "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
             "xaxis": {
-                "title": {"text": "Bytes in the packed file", "standoff": 6}, "tickformat": "~s", "ticksuffix": "B", "rangemode": "tozero",
-                "gridcolor": theme.grid, "zeroline": False,
+                "title": {"text": "Bytes in the packed file", "standoff": 6}, "rangemode": "tozero", "gridcolor": theme.grid, "zeroline": False,
+                **_ticks(max(sum(row["file"].values()) for _name, row in rows)),
             },
             "yaxis": {
                 "type": "category", "categoryarray": names, "range": [len(names) - 0.5, -0.5], "automargin": True, "showgrid": False, "ticks": "",
@@ -61,6 +61,14 @@ def bars(found: Mapping, chosen: str | None = None, theme: Theme = Theme()) -> d
             "shapes": [] if at is None else [frame | {"y0": at - 0.5, "y1": at + 0.5}],
         },
     }  # fmt: skip
+
+
+def _ticks(longest: int) -> dict:
+    """At most six places from nothing to the longest bar, in words: plotly's own leave no space before the unit."""
+    steps = (digit * 10**decade for decade in range(12) for digit in (1, 2, 5))
+    step = next(step for step in steps if longest <= 6 * step)
+    places = range(0, longest + 1, step)
+    return {"tickmode": "array", "tickvals": [*places], "ticktext": [short(place, "B") if place else "0" for place in places]}
 
 
 def _words(name: str, row: Mapping, kind: str) -> str:

@@ -35,14 +35,19 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
     return {
         "data": data,
         "layout": _layout(theme) | {
-            "uirevision": "boxes", "boxmode": "group", "boxgap": 0.25, "boxgroupgap": 0.15,
-            "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": order, "showgrid": False, "ticks": ""},
+            "uirevision": "boxes", "boxmode": "group", "boxgap": 0.25, "boxgroupgap": 0.15, "annotations": [] if data else [_nothing_yet(theme)],
+            "xaxis": {"visible": bool(data), "type": "category", "categoryorder": "array", "categoryarray": order, "showgrid": False, "ticks": ""},
             "yaxis": {
-                "type": "log", "title": {"text": "Milliseconds a pass, log scale", "standoff": 6}, "gridcolor": theme.grid, "zeroline": False,
-                "automargin": True, "tickmode": "array", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS],
+                "visible": bool(data), "type": "log", "title": {"text": "Milliseconds a pass, log scale", "standoff": 6}, "gridcolor": theme.grid,
+                "zeroline": False, "automargin": True, "tickmode": "array", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS],
             },
         },
     }  # fmt: skip
+
+
+def _nothing_yet(theme: Theme) -> dict:
+    place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+    return place | {"text": "Boxes appear here as each run is timed", "showarrow": False, "font": {"color": theme.muted, "size": 13}}
 
 
 def _hover(name: str, cell: Mapping) -> str:

@@ -189,6 +189,7 @@ def test_the_charts_draw_every_block_and_every_operator():
     found = {"cells": {FLOAT32: cell(0.5, 0.4, 0.6), INT8: {"runtime": INT8, "refused": "no"}, EAGER: cell(1.1, 0.9, 1.2, runtime=EAGER, disturbed=True)}}
     drawn = timing_charts.boxes([("Uncompressed", None), ("At hand", found)])
     (box,) = drawn["data"]
+    assert not drawn["layout"]["annotations"] and "Boxes appear" in timing_charts.boxes([("Uncompressed", None)])["layout"]["annotations"][0]["text"]
     assert box["y"] == [1.0, 1.1, 1.0, 1.1] and drawn["layout"]["xaxis"]["categoryarray"] == ["ONNX Runtime, float32", "PyTorch, eager"]
     assert "0.50 × the uncompressed model’s (0.40…0.60), faster" in box["hovertext"][0] and "disturbed" in box["hovertext"][3]
     profile = [{"operator": f"op{number}", "calls": 1, "ms": 10.0 - number, "share": 0.1} for number in range(10)]
