@@ -52,7 +52,7 @@ def bars(found: Mapping, chosen: str | None = None, theme: Theme = Theme()) -> d
             "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
             "xaxis": {
                 "title": {"text": "Bytes in the packed file", "standoff": 6}, "rangemode": "tozero", "gridcolor": theme.grid, "zeroline": False,
-                **_ticks(max(sum(row["file"].values()) for _name, row in rows)),
+                **_ticks(max(sum(row[told].values()) for _name, row in rows for told in ("file", "paper"))),
             },
             "yaxis": {
                 "type": "category", "categoryarray": names, "range": [len(names) - 0.5, -0.5], "automargin": True, "showgrid": False, "ticks": "",
@@ -63,11 +63,11 @@ def bars(found: Mapping, chosen: str | None = None, theme: Theme = Theme()) -> d
     }  # fmt: skip
 
 
-def _ticks(longest: int) -> dict:
-    """At most six places from nothing to the longest bar, in words: plotly's own leave no space before the unit."""
+def _ticks(longest: float) -> dict:
+    """At most six places from nothing to what is longest, in words: plotly's own leave no space before the unit."""
     steps = (digit * 10**decade for decade in range(12) for digit in (1, 2, 5))
     step = next(step for step in steps if longest <= 6 * step)
-    places = range(0, longest + 1, step)
+    places = range(0, int(longest) + 1, step)
     return {"tickmode": "array", "tickvals": [*places], "ticktext": [short(place, "B") if place else "0" for place in places]}
 
 
