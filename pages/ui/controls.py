@@ -40,7 +40,7 @@ def _presets(view: View) -> None:
     st.selectbox(
         "Start from", range(len(presets)), index=None, key=key, format_func=lambda number: presets[number]["title"], placeholder="your own recipe",
         help="Recipes that were measured on this project's models:  \n" + "  \n".join(f"**{preset['title']}**: {preset['help']}" for preset in presets),
-        on_change=lambda: _start_from(presets, state.widget(key)),
+        on_change=state.told(key, lambda number: _start_from(presets, number)),
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _sparsity(view: View) -> None:
     with _beside("sparsity"):
         st.radio(
             "What is pruned", list(KINDS), key=key, format_func=KINDS.get, horizontal=True, label_visibility="collapsed",
-            on_change=lambda: _change_pruning(state.widget(key)),
+            on_change=state.told(key, _change_pruning),
         )  # fmt: skip
         floor.button(view, floor.SPARSITY, name)
 
@@ -91,7 +91,7 @@ def _bits(view: View) -> None:
     with _beside("bits"):
         st.checkbox(
             "int8 activations", key=key, help=edits.field("quantize", "activation_bits").help,
-            on_change=lambda: acts.edit(lambda recipe: edits.set_int8(recipe, state.widget(key))),
+            on_change=state.told(key, lambda on: acts.edit(lambda recipe: edits.set_int8(recipe, on))),
         )  # fmt: skip
         floor.button(view, floor.BITS, _pruning(view.recipe))
 
@@ -137,6 +137,6 @@ def _repair(view: View) -> None:
         return
     key = state.mirror("repair", edits.repaired(view.recipe))
     st.checkbox(
-        "Repair batch norm", key=key, on_change=lambda: acts.edit(lambda recipe: edits.set_repair(recipe, state.widget(key))),
+        "Repair batch norm", key=key, on_change=state.told(key, lambda on: acts.edit(lambda recipe: edits.set_repair(recipe, on))),
         help="Re-estimates the averages that batch norm keeps, after the weights changed. Trains nothing, and is often the way back from a cliff.",
     )  # fmt: skip

@@ -93,7 +93,7 @@ def _controls(view: View) -> None:
     key = state.mirror("student", chosen.student)
     st.selectbox(
         "Student", names if chosen.student in names else [chosen.student, *names], key=key, format_func=_student_words,
-        on_change=lambda: _new_student(state.widget(key)), help="A fresh network with torchvision's own initialisation. The smallest models come first.",
+        on_change=state.told(key, _new_student), help="A fresh network with torchvision's own initialisation. The smallest models come first.",
     )  # fmt: skip
     prunable = zoo.models()[chosen.student].get("channel_prunable", True)
     _slider("Width", "width", chosen.width, percent=True, disabled=prunable is not True, note="" if prunable is True else f"Full width only: {prunable}.")
@@ -101,7 +101,7 @@ def _controls(view: View) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         seed = state.mirror("student-seed", chosen.seed)
         st.segmented_control(
-            "Seed", SEEDS, key=seed, required=True, on_change=lambda: _choose(seed=state.widget(seed)),
+            "Seed", SEEDS, key=seed, required=True, on_change=state.told(seed, lambda chosen: _choose(seed=chosen)),
             help="Decides the first weights and the order of the pictures, with a teacher and alone alike.",
         )  # fmt: skip
         opened = st.popover("Training", key="training-fields", icon=":material/tune:", on_change="rerun", help="What both trainings have in common.")

@@ -69,4 +69,4 @@ def _number(spec: Param, value, key: str, told) -> None:
 def _ask(widget, key: str, value, told, label: str, *arguments, **options) -> None:
     """A Streamlit widget that shows `value` and tells what it was set to."""
     key = state.mirror(key, value)
-    widget(label, *arguments, key=key, on_change=lambda: told(state.widget(key), RELEASE), **options)
+    widget(label, *arguments, key=key, on_change=state.told(key, lambda value: told(value, RELEASE)), **options)

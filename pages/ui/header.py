@@ -47,7 +47,7 @@ def _model(view: View, label: str) -> None:
     key = state.mirror("model", view.model)
     st.selectbox(
         label, names, key=key, format_func=lambda name: _model_words(name, name in trained), width=330,
-        on_change=lambda: _changed(model=state.widget(key)),
+        on_change=state.told(key, lambda name: _changed(model=name)),
         help="torchvision's 80 classifiers and two teaching models. Those marked ● have trained weights for this dataset; any other can be trained here.",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ def _model_words(name: str, trained: bool) -> str:
 def _dataset(view: View) -> None:
     key = state.mirror("dataset", view.dataset)
     st.selectbox(
-        "Data", list(DATASETS), key=key, format_func=_dataset_words, width=270, on_change=lambda: _changed(dataset=state.widget(key)),
+        "Data", list(DATASETS), key=key, format_func=_dataset_words, width=270, on_change=state.told(key, lambda name: _changed(dataset=name)),
         help="Every figure on this page is measured on the validation split. A dataset that is not here says how to get it.",
     )  # fmt: skip
 

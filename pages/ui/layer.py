@@ -28,7 +28,7 @@ SINGULAR = "Of the weight as a matrix of outputs and inputs. Where they fall fas
 
 def one(view: View, name: str, facts: Look) -> None:
     key = state.mirror("layer", name)
-    st.selectbox("Layer", layers_of(view.model), key=key, on_change=lambda: show(layer=state.widget(key)), help=HELP)
+    st.selectbox("Layer", layers_of(view.model), key=key, on_change=state.told(key, lambda name: show(layer=name)), help=HELP)
     st.html(f'<div class="quiet recipe-line">by the recipe: {words.escape(recipe_words(view.recipe))}</div>')
     if facts.result is None:
         _absent(view, facts)

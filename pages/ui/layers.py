@@ -97,14 +97,14 @@ def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
         method = state.mirror("method", asked.step.name)
         st.selectbox(
             "Sensitivity to", measurable(), key=method, format_func=lambda name: STEPS.get(name).title, width=300,
-            on_change=lambda: layer.show(method=state.widget(method)),
+            on_change=state.told(method, lambda name: layer.show(method=name)),
             help="Applies this step to one layer at a time, the others stay as they are, and measures top-1 against the uncompressed model. Its other fields "
             "are those of the recipe, where the recipe has this step.",
         )  # fmt: skip
         pictures = state.mirror("layer_pictures", PICTURES.index(asked.images))
         st.selectbox(
             "Pictures", range(len(PICTURES)), key=pictures, width=170,
-            on_change=lambda: layer.show(pictures=PICTURES[state.widget(pictures)]),
+            on_change=state.told(pictures, lambda at: layer.show(pictures=PICTURES[at])),
             format_func=lambda at: "all" if PICTURES[at] is None else f"first {PICTURES[at]:,}",
             help="How many pictures of the validation split each cell is measured on: more take longer, and tell smaller differences apart.",
         )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import streamlit as st
 
 from core.charts import AXES
@@ -36,7 +34,7 @@ def panel() -> None:
 def _axis(view: View) -> None:
     key = state.mirror("x", view.x)
     st.selectbox(
-        "x-axis", list(AXES), key=key, format_func=lambda name: AXES[name].title, width=230, on_change=lambda: acts.show(x=state.widget(key)),
+        "x-axis", list(AXES), key=key, format_func=lambda name: AXES[name].title, width=230, on_change=state.told(key, lambda name: acts.show(x=name)),
         help="What accuracy is set against:  \n" + "  \n".join(f"**{axis.title}**: {axis.help}" for axis in AXES.values()),
     )  # fmt: skip
 
@@ -47,13 +45,13 @@ def _view(view: View) -> None:
         st.selectbox(
             "Marker size", [SAME, *AXES], key=third, format_func=lambda name: AXES[name].title if name in AXES else name,
             help="Shows a third objective as the size of each point: larger is more.",
-            on_change=lambda: acts.show(third=None if state.widget(third) == SAME else state.widget(third)),
+            on_change=state.told(third, lambda name: acts.show(third=None if name == SAME else name)),
         )  # fmt: skip
         deep = state.mirror("three_d", view.three_d)
-        st.toggle("Three dimensions", key=deep, on_change=lambda: acts.show(three_d=state.widget(deep)), help="Draws the third objective as an axis.")
+        st.toggle("Three dimensions", key=deep, on_change=state.told(deep, lambda on: acts.show(three_d=on)), help="Draws the third objective as an axis.")
         every = state.mirror("all_models", view.all_models)
         st.toggle(
-            "Front of all models", key=every, on_change=lambda: acts.show(all_models=state.widget(every)),
+            "Front of all models", key=every, on_change=state.told(every, lambda on: acts.show(all_models=on)),
             help="Adds the common front of every model that was measured on this dataset.",
         )  # fmt: skip
 
@@ -65,10 +63,6 @@ def _budget(view: View, name: str) -> None:
     key = state.mirror(f"budget-{name}", getattr(view, name))
     st.number_input(
         HELP[name], min_value=low, max_value=high, value=None, step=step, key=key, label_visibility="collapsed", width=84, format="%g",
-        placeholder="any", on_change=functools.partial(_set_budget, name, key),
+        placeholder="any", on_change=state.told(key, lambda limit: acts.show(**{name: limit})),
     )  # fmt: skip
     st.html(f'<span class="quiet" title="{HELP[name]}">{unit}</span>', width="content")
-
-
-def _set_budget(name: str, key: str) -> None:
-    acts.show(**{name: state.widget(key)})

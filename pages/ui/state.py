@@ -7,7 +7,7 @@ back in the browser is told by Streamlit; another link is seen as parameters tha
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -130,7 +130,7 @@ def set_widget(key: str, value: Any) -> None:
 
 
 def mirror(name: str, value: Any) -> str:
-    """The key of a widget that shows a part of the view; to be drawn with it, and read by it in the widget's own callback.
+    """The key of a widget that shows a part of the view; to be drawn with it, and with `told` as its callback.
 
     The widget is another one whenever the value was changed by anything but itself. The browser sends the values of all widgets
     with every click, and so may send one that it was not yet told of the change of; under the old key it says nothing.
@@ -143,6 +143,19 @@ def mirror(name: str, value: Any) -> str:
     keys[name] = key, number
     st.session_state[key] = value
     return key
+
+
+def told(key: str, act: Callable[[Any], None]) -> Callable[[], None]:
+    """The callback of a widget drawn with a key of `mirror`: `act` with its value, unless another widget has taken its place.
+
+    Streamlit calls it for that too: it has forgotten the value, so what the browser still sends looks new.
+    """
+
+    def heard() -> None:
+        if any(key == current for current, _number in session().get("mirrors", {}).values()):
+            act(st.session_state.get(key))
+
+    return heard
 
 
 def forget(keys: Sequence[str]) -> None:

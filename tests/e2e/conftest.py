@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 120_000  # milliseconds: a busy machine may need long, a quiet one never does
 MOST_SHOWN = 3000  # characters of a page or a log beside a failure
 HERE = "document.querySelector('.paretochart')?._fullData?.at(-1)"  # the point at hand: the last trace
+STATUS = "[...document.querySelectorAll('.st-key-status *')].map(host => host.shadowRoot?.querySelector('.text')?.textContent).find(Boolean)"
 LIGHT = "?model=squeezenet1_1&data=fashion_mnist"
 
 
@@ -101,12 +102,22 @@ class Explorer:
 
     def connected(self) -> None:
         """Wait until the cluster answers."""
-        self.page.wait_for_function(
-            """() => { for (const host of document.querySelectorAll('.st-key-status *')) {
-                const text = host.shadowRoot?.querySelector('.text')?.textContent;
-                if (text && !text.startsWith('starting')) return true;
-            } return false; }"""
-        )
+        self.until(f"({STATUS})?.startsWith('starting') === false")
+
+    def at_rest(self) -> None:
+        """Wait until the page is not about to be drawn anew, as it is when its baseline has been timed on this machine: that closes dialogs."""
+        self.until(f"document.querySelector('.baseline')?.textContent.includes('this machine') || ({STATUS}) === 'idle'")
+        self.settled()
+
+
+def eventually(answer: Callable, seconds: float = PATIENCE / 1000):
+    """The first truthy answer."""
+    end = time.monotonic() + seconds
+    while not (found := answer()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing within {seconds:g} seconds")
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -156,11 +167,14 @@ def _end(place: Path, server: subprocess.Popen) -> None:
     os.environ["PARETOSCOPE_HOME"], before = str(place), os.environ["PARETOSCOPE_HOME"]
     try:
         with suppress(ClusterError, ProcessLookupError):
-            stop_office(20)
+            stop_office()
     finally:
         os.environ["PARETOSCOPE_HOME"] = before
     server.terminate()
-    server.wait(20)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(60)
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -168,6 +182,7 @@ def chromium():
     path = browser.find()
     if path is None:
         pytest.fail(browser.NONE)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=path, args=browser.ARGUMENTS)
         yield made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from core.store import CANCELLED
-from tests.e2e.conftest import PATIENCE
+from tests.e2e.conftest import PATIENCE, eventually
 
 DIGITS = "Distill?model=mobilenet_v3_small&data=digits&student=squeezenet1_1&width=0.5"
 CURVES = "document.querySelector('.st-key-curves .paretochart')?._fullData"
@@ -22,8 +22,9 @@ def test_bars_move_while_the_temperature_is_dragged(explorer):
     assert abs(sum(before) - 100) < 1
     drag = explorer.hold("distill-temperature")
     drag(0.9)
-    page.wait_for_timeout(400)
+    expect(page.locator(".st-key-answers .softened")).to_have_attribute("data-temperature", explorer.value("distill-temperature"))
     held = shares(page)
+    page.wait_for_timeout(400)  # time to ask the server, if it were asked
     assert max(held) < max(before) and min(held) > min(before)  # softer
     assert "temperature=" not in page.url  # the server was not asked
     explorer.let_go()
@@ -63,6 +64,5 @@ def test_trainings_can_be_cancelled(explorer, store):
     explorer.until(f"{CURVES}?.find(trace => trace.uid === 'alone')?.x.length >= 1")
     page.locator(".st-key-cancel-pair button").click()
     expect(page.locator(".pair")).to_contain_text("cancelled", timeout=PATIENCE)
-    explorer.settled()
-    states = [row["state"] for row in store.rows("mobilenet_v3_small", "digits") if row["recipe"]["steps"][1].get("epochs") == 50]
-    assert states == [CANCELLED] * 2
+    states = lambda: [row["state"] for row in store.rows("mobilenet_v3_small", "digits") if row["recipe"]["steps"][1].get("epochs") == 50]
+    eventually(lambda: states() == [CANCELLED] * 2)

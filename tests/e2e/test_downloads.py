@@ -58,6 +58,7 @@ def test_the_chart_comes_as_numbers_as_a_drawing_and_as_a_picture(explorer):
 
 def test_the_table_of_runs_is_filtered_and_taken(explorer):
     page = explorer.open().page
+    explorer.at_rest()
     page.locator(".st-key-runs button").click()
     page.locator(".st-key-runs-filter input").fill("distill 95")
     page.keyboard.press("Enter")

@@ -29,8 +29,8 @@ def test_a_file_is_made_measured_downloaded_and_runs_elsewhere(explorer: Explore
     making.click()
     taking = page.locator(".st-key-download-onnx-int8 button").first
     taking.wait_for(timeout=2 * PATIENCE)
-    told = page.locator(".st-key-format-onnx-int8").inner_text()
-    assert "the engine’s labels" in told and "n = 5,000, in onnxruntime" in told
+    for told in ("the engine’s labels", "n = 5,000, in onnxruntime"):
+        expect(page.locator(".st-key-format-onnx-int8")).to_contain_text(told)
     with page.expect_download(timeout=PATIENCE) as waiting:
         taking.click()
     assert waiting.value.suggested_filename.endswith(".onnx.zip")

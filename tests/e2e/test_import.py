@@ -1,6 +1,5 @@
 """A person's own checkpoint and pictures, brought in by the page: the figure that plain torch knows, then a run on the chart."""
 
-import time
 from contextlib import closing
 
 from playwright.sync_api import expect
@@ -8,7 +7,7 @@ from safetensors.torch import save_file
 
 from core.store import Store
 from tests import own_pictures
-from tests.e2e.conftest import PATIENCE
+from tests.e2e.conftest import PATIENCE, eventually
 
 MODEL = "shufflenet_v2_x0_5"
 
@@ -39,8 +38,5 @@ def test_ones_own_checkpoint_is_imported_and_compressed(explorer, place, tmp_pat
     explorer.until("new URLSearchParams(location.search).get('data') === 'my_digits'")
     page.wait_for_function("document.querySelector('.sentence')?.textContent.includes('latency')", timeout=PATIENCE)
     with closing(Store(f"sqlite:///{place / 'paretoscope.sqlite'}")) as store:
-        end = time.monotonic() + PATIENCE / 1000
-        while not (rows := store.rows(MODEL, "my_digits", states=["COMPLETE"])) and time.monotonic() < end:
-            time.sleep(0.1)  # the sentence is there as soon as the accuracy is, and the run goes on to its latency
-        (row,) = rows
+        (row,) = eventually(lambda: store.rows(MODEL, "my_digits", states=["COMPLETE"]))  # the sentence comes with the accuracy; the latency takes longer
     assert row["metrics"]["top1"] == known and row["metrics"]["images"] == 120

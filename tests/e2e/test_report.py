@@ -17,7 +17,7 @@ def test_the_report_is_drawn_without_a_network(explorer, chromium, tmp_path):
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
     page.goto((tmp_path / name).as_uri())
-    page.wait_for_function("[...document.querySelectorAll('.chart')].every(chart => chart._fullLayout)", timeout=PATIENCE)
+    page.wait_for_function("[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('path.point'))", timeout=PATIENCE)
     drawn = page.evaluate("[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('path.point').length)")
     assert len(drawn) == 3 and drawn[0] >= 20 and min(drawn) > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
