@@ -141,7 +141,8 @@ def mirror(name: str, value: Any) -> str:
         number += 1
         key = f"{name}-{number}"
     keys[name] = key, number
-    st.session_state[key] = value
+    if key not in st.session_state:  # what is set goes to the browser, and would take back a click that is on its way from there
+        st.session_state[key] = value
     return key
 
 
