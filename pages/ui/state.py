@@ -37,6 +37,7 @@ def enter(page: str) -> None:
     """Called first by every page. A link between pages comes with a bare address: what was shown goes along, and `publish` writes it there."""
     if st.session_state.get(_PAGE, page) != page:
         session().pop("refused", None)  # what the other page would not do
+        session().pop("mirrored", None)  # a widget of the same key is another one here
         if _VIEW in st.session_state and not st.query_params:
             st.session_state[_WRITTEN] = {"now": {}, "past": _past()}
     st.session_state[_PAGE] = page
@@ -141,8 +142,10 @@ def mirror(name: str, value: Any) -> str:
         number += 1
         key = f"{name}-{number}"
     keys[name] = key, number
-    if key not in st.session_state:  # what is set goes to the browser, and would take back a click that is on its way from there
+    drawn = session().setdefault("mirrored", set())
+    if key not in drawn or key not in st.session_state:  # what is set goes to the browser, and would take back a click on its way from there
         st.session_state[key] = value
+        drawn.add(key)
     return key
 
 
