@@ -6,7 +6,6 @@ that asks for the whole explorer; asking costs a run that is thrown away, so nob
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import streamlit as st
@@ -76,5 +75,8 @@ def pin(id: str) -> None:
 
 def again(what: str | list[str]) -> None:
     """Run fragments anew, or the "app". Where the person has gone to another page meanwhile there is nothing to run: what was changed stays changed."""
-    with contextlib.suppress(StreamlitAPIException):  # it knows no fragment of that name
+    try:
         st.rerun(what)
+    except StreamlitAPIException as error:
+        if error.error_id != "rerun-unknown-fragment-key":
+            raise

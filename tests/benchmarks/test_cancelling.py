@@ -6,11 +6,9 @@ import time
 
 import pytest
 
-from core.recipe import Recipe
-from core.store import CANCELLED, RUNNING
+from core.store import CANCELLED
 from core.turns import Turns
-from core.work import Work
-from tests.core.test_cancelling import RECIPES, STAGES, cluster, state, until  # noqa: F401  (a fixture among them)
+from tests.core.test_cancelling import RECIPES, cluster, computing, state, until  # noqa: F401  (a fixture among them)
 
 pytestmark = pytest.mark.benchmark
 LIMIT = 1.0  # seconds
@@ -20,17 +18,14 @@ WATCHED = 1.5
 @pytest.mark.parametrize("doing", list(RECIPES))
 def test_it_stops_within_a_second(cluster, doing):  # noqa: F811
     turns = Turns()
-    identity = cluster.submit(Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": RECIPES[doing]}), latency=False))["identity"]
-    until(lambda: state(cluster, identity) == RUNNING)
-    until(lambda: cluster.store.find(identity)["stage"] == STAGES[doing] if doing in STAGES else turns.held() > 0)
-    time.sleep(0.2)
+    identity = computing(cluster, turns, doing)
     asked = time.monotonic()
     cluster.cancel(identity)
     said = until(lambda: state(cluster, identity) == CANCELLED)
-    computing = asked
+    last = asked
     while time.monotonic() - asked < WATCHED:  # between two batches a core is free for a moment, so it is looked at for longer
         if turns.held():
-            computing = time.monotonic()
+            last = time.monotonic()
         time.sleep(0.001)
-    print(f"\n{doing}: cancelled after {said:.2f} s, the last batch ended after {computing - asked:.2f} s")
-    assert said < LIMIT and computing - asked < LIMIT
+    print(f"\n{doing}: cancelled after {said:.2f} s, the last batch ended after {last - asked:.2f} s")
+    assert said < LIMIT and last - asked < LIMIT

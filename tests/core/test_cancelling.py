@@ -66,9 +66,8 @@ def batches(since: float) -> int:
     return sum(float(begun) > since for _token, begun, _ended in lines)
 
 
-@pytest.mark.parametrize("doing", list(RECIPES))
-def test_it_stops_within_a_few_batches(cluster, doing):
-    turns = Turns()
+def computing(cluster, turns: Turns, doing: str) -> str:
+    """The identity of a run that is in the midst of it."""
     wanted = Work("resnet18", "fashion_mnist", Recipe.from_json({"steps": RECIPES[doing]}), latency=False)
     identity = cluster.submit(wanted)["identity"]
     until(lambda: state(cluster, identity) == RUNNING)
@@ -78,6 +77,13 @@ def test_it_stops_within_a_few_batches(cluster, doing):
         until(lambda: turns.held() > 0)
     time.sleep(0.2)
     assert state(cluster, identity) == RUNNING, "it was done too soon"
+    return identity
+
+
+@pytest.mark.parametrize("doing", list(RECIPES))
+def test_it_stops_within_a_few_batches(cluster, doing):
+    turns = Turns()
+    identity = computing(cluster, turns, doing)
     asked = time.monotonic()
     cluster.cancel(identity)
     until(lambda: state(cluster, identity) == CANCELLED, 10.0)  # a second on a quiet machine

@@ -24,3 +24,16 @@ def test_a_widget_whose_place_another_took_says_nothing():
 
     shown = AppTest.from_function(page).run()
     assert not shown.exception and shown.text[0].value == "True [1, None]"
+
+
+def test_a_fragment_of_a_page_that_was_left_is_not_run():
+    def page():
+        import streamlit as st
+
+        from pages.ui import acts
+
+        st.button("Pin", key="pin", on_click=acts.again, args=([acts.LIVE, acts.DRAWERS],))
+        st.text("drawn")
+
+    shown = AppTest.from_function(page).run().button(key="pin").click().run()
+    assert not shown.exception and shown.text[0].value == "drawn"
