@@ -129,22 +129,22 @@ def clone(module: nn.Module) -> nn.Module:
 
     Other attributes than tensors, modules, dictionaries and sets are shared; parametrizations and hooks that hold the module itself are not supported.
     """
-    made: dict[int, nn.Module] = {}
+    return _copied(module, {})
 
-    def copied(original: nn.Module) -> nn.Module:
-        if id(original) not in made:
-            new = made[id(original)] = original.__class__.__new__(original.__class__)
-            # dictionaries and sets too: a hook of the copy must not be one of the original
-            new.__dict__ = {name: value.copy() if isinstance(value, (dict, set)) else value for name, value in original.__dict__.items()}
-            new._parameters = {
-                name: None if parameter is None else nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-                for name, parameter in original._parameters.items()
-            }
-            new._buffers = {name: None if buffer is None else buffer.detach().clone() for name, buffer in original._buffers.items()}
-            new._modules = {name: None if part is None else copied(part) for name, part in original._modules.items()}
-        return made[id(original)]
 
-    return copied(module)
+def _copied(original: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """Not a function within `clone`: one that calls itself is a cycle, and keeps every copy in memory until a garbage collection."""
+    if id(original) not in made:
+        new = made[id(original)] = original.__class__.__new__(original.__class__)
+        # dictionaries and sets too: a hook of the copy must not be one of the original
+        new.__dict__ = {name: value.copy() if isinstance(value, (dict, set)) else value for name, value in original.__dict__.items()}
+        new._parameters = {
+            name: None if parameter is None else nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            for name, parameter in original._parameters.items()
+        }
+        new._buffers = {name: None if buffer is None else buffer.detach().clone() for name, buffer in original._buffers.items()}
+        new._modules = {name: None if part is None else _copied(part, made) for name, part in original._modules.items()}
+    return made[id(original)]
 
 
 def nonzeros(tensor: Tensor) -> int:

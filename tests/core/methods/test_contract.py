@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact
+from core.architecture import Architecture
+from core.engine import measurable
 from core.errors import BadField
 from core.methods.apply import apply
+from core.metrics import cost
 from core.recipe import GRID, PRUNE, STEPS, Recipe, params, step_from_json
+from core.weights import Compressed
 
 QUICK = {"epochs": 1, "images": 200}  # training steps are tried briefly
 BESIDE = {("nm_prune", "n"): {"m": 16}, ("nm_prune", "m"): {"n": 1}}  # what another field must be at both ends of this one
@@ -21,6 +27,10 @@ def a_step(name: str, **given):
     known = {spec.name: spec for spec in params(STEPS.get(name))}
     quick = {field: value for field, value in QUICK.items() if field in known}
     return STEPS.get(name)(**(quick | given))
+
+
+def fresh(checkpoint) -> Compressed:
+    return Compressed.of(checkpoint.load(), Architecture(checkpoint.model, checkpoint.classes, checkpoint.input_size))
 
 
 def boundary_steps(name: str) -> list:
@@ -39,26 +49,41 @@ def boundary_steps(name: str) -> list:
 def test_input_model_is_untouched(name, subject, context, five_layer_checkpoint):
     before = {key: value.clone() for key, value in five_layer_checkpoint.load().state_dict().items()}
     source = five_layer_checkpoint.load()
-    from core.weights import Compressed
-
     apply(a_step(name), Compressed.of(source, subject.architecture), context)
     assert all(torch.equal(source.state_dict()[key], value) for key, value in before.items())
 
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_same_seed_gives_the_same_weights(name, five_layer_checkpoint, context):
-    from core.architecture import Architecture
-    from core.weights import Compressed
-
     made = []
     for _ in range(2):
         torch.rand(3)  # whatever ran before must not matter
-        state = Compressed.of(five_layer_checkpoint.load(), Architecture(five_layer_checkpoint.model, 10, 32))
+        state = fresh(five_layer_checkpoint)
         apply(a_step(name), state, context)
         made.append(state)
     first, second = (state.module.state_dict() for state in made)
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     assert made[0].activations == made[1].activations
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_its_memory_is_free_again_at_once(name, five_layer_checkpoint, context):
+    """Not at some later garbage collection: a slider makes a network for every place it passes, and fresh memory costs as much as the arithmetic."""
+    apply(a_step(name), fresh(five_layer_checkpoint), context)  # what is imported or remembered for good
+    gc.collect()
+    gc.disable()
+    try:
+        state = fresh(five_layer_checkpoint)
+        before = weakref.ref(state.module)
+        apply(a_step(name), state, context)
+        artifact.packed_size(state)
+        cost.macs(state.module, 32)
+        measurable(state)(torch.zeros(1, 3, 32, 32))
+        after = weakref.ref(state.module)
+        del state
+        assert before() is None and after() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", list(STEPS))
