@@ -353,6 +353,13 @@ def test_the_office_is_on_its_own_and_alone(cluster, settings):
     assert running_office()["pid"] == office.pid
 
 
+def test_workers_keep_memory_for_the_next_tensor_and_one_thread_a_library(cluster):
+    client = cluster._connection.client
+    client.wait_for_workers(1)
+    settings = client.run(lambda: [os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS")])
+    assert set(map(tuple, settings.values())) == {(os.environ.get("MALLOC_TRIM_THRESHOLD_"), "1")}
+
+
 def test_a_killed_worker_is_replaced_and_its_run_done_again(cluster, tmp_path):
     cluster.submit(work(sleep=LONG))  # keeps one of the two busy, where the run must not end up
     wanted = work(killed_once=str(tmp_path / "killed"), sleep=0.1)
