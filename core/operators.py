@@ -1,6 +1,6 @@
 """Which operators a graph spends its time in, by ONNX Runtime's own profiler.
 
-    operators(session, feed, folder)     # [{"operator": "Conv", "calls": 20, "ms": 1.71, "share": 0.92}, …], the longest first
+    operators([session], feed)[0]     # [{"operator": "Conv", "calls": 20, "ms": 1.71, "share": 0.92}, …], the longest first
 
 The profiler slows a graph down a little, so shares are what to read; `core.metrics.latency` measures how long a graph takes. Called by `core.timings`.
 """
@@ -10,21 +10,26 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 WARM_UPS, RUNS = 5, 25
 KERNEL = "_kernel_time"  # how the profiler ends the name of a node's own time
 
 
-def operators(session, feed: dict, runs: int = RUNS) -> list[dict]:
-    """Runs a session that was opened with its profiler on, and reads what it wrote; the file is removed.
+def operators(sessions: Sequence, feed: dict, runs: int = RUNS) -> list[list[dict]]:
+    """Runs sessions that were opened with their profilers on, in turns, so that what else the machine does falls on all of them; and reads what each wrote.
 
-    `ms` is the median over the runs of the milliseconds that all nodes of an operator took together, `calls` how many nodes there are, `share` its part of
-    the sum.
+    The files are removed. `ms` is the median over the runs of the milliseconds that all nodes of an operator took together, `calls` how many nodes
+    there are, `share` its part of the sum.
     """
     for _ in range(WARM_UPS + runs):
-        session.run(None, feed)
-    path = Path(session.end_profiling())
+        for session in sessions:
+            session.run(None, feed)
+    return [_written(Path(session.end_profiling()), runs) for session in sessions]
+
+
+def _written(path: Path, runs: int) -> list[dict]:
     try:
         return read(json.loads(path.read_text(encoding="utf-8")), runs)
     finally:

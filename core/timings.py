@@ -21,13 +21,13 @@ from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import BadField, BadInput, NotHere
 from core.machine import machine
-from core.metrics.latency import RECENT_SECONDS, Memory, row, verdict
+from core.metrics.latency import RECENT_SECONDS, Memory, row, signature, verdict
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
 from core.runtimes.timed import RUNTIMES, USUAL, profiled_session
 from core.turns import core_count
 from core.work import Work
 
-VERSION = 1  # of the form of what is kept
+VERSION = 2  # of the form of what is kept
 BATCHES = (1, 8, 32)
 LARGEST_BATCH = 256
 
@@ -82,7 +82,8 @@ def measure(
 ) -> dict:
     """Runtime → its row as JSON in `cells`, with `refused` (a sentence) in place of figures where the runtime cannot run this model.
 
-    `operators` has the profile of each runtime that has a profiler. `report` receives what is measured so far as `metrics`.
+    `operators` has the profile of each runtime that has a profiler, `base_operators` that of the uncompressed model in turns with it; of one and the same
+    graph they are one. `report` receives what is measured so far as `metrics`.
     """
     hooks, book = engine.Hooks(turn, exclusive, report, book), book or Memory()
     base = engine.loaded(asked.model, asked.dataset, asked.work.checkpoint.hash)
@@ -90,28 +91,35 @@ def measure(
     recent = 0.0 if asked.again else RECENT_SECONDS
     found = {
         "model": asked.model, "dataset": asked.dataset, "recipe": asked.work.recipe.to_json(), "threads": asked.threads, "batch": asked.batch,
-        "machine": machine(), "cells": {}, "operators": {}, "macs": _macs(subject), "base_macs": _macs(base),
+        "machine": machine(), "cells": {}, "operators": {}, "base_operators": {},
+        "macs": _macs(subject), "base_macs": _macs(base),
     }  # fmt: skip
     for number, name in enumerate(asked.runtimes):
         try:
             found["cells"][name] = row(name, subject, base, book, exclusive, turn, asked.threads, asked.batch, needs_blocks=True, recent=recent)
             if RUNTIMES.get(name).profiled:
-                found["operators"][name] = _profile(name, subject, asked, turn, exclusive)
+                found["operators"][name], found["base_operators"][name] = _profiles(name, subject, base, asked, turn, exclusive)
         except (BadInput, NotHere) as error:
             found["cells"][name] = {"runtime": name, "threads": asked.threads, "batch": asked.batch, "refused": str(error)}
         fraction = COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(asked.runtimes)
-        report({"stage": "latency", "fraction": fraction, "metrics": found | {name: dict(found[name]) for name in ("cells", "operators")}})
+        report({"stage": "latency", "fraction": fraction, "metrics": found | {name: dict(found[name]) for name in ("cells", "operators", "base_operators")}})
     return found
 
 
-def _profile(name: str, subject, asked: Timings, turn, exclusive) -> list[dict]:
+def _profiles(name: str, subject, base, asked: Timings, turn, exclusive) -> tuple[list[dict], list[dict]]:
+    """The operators of the subject's graph and, beside it, of the graph that its latency is compared with."""
     from core.operators import operators
 
+    reference, sessions = RUNTIMES.get(name).reference, []
+    same = signature(subject, name, asked.threads, asked.batch) == signature(base, reference, asked.threads, asked.batch)
     with tempfile.TemporaryDirectory() as folder:
-        with turn():
-            running, feed = profiled_session(subject, name, asked.threads, asked.batch, str(Path(folder) / "profile"))
+        for model, runtime in [(subject, name), (base, reference)][: 1 if same else 2]:
+            with turn():
+                running, feed = profiled_session(model, runtime, asked.threads, asked.batch, str(Path(folder) / str(len(sessions))))
+                sessions.append(running)
         with exclusive():
-            return operators(running, feed)
+            profiles = operators(sessions, feed)
+    return profiles[0], profiles[-1]
 
 
 def _macs(subject) -> int:

@@ -133,7 +133,8 @@ def _distill() -> None:
 
 def _repair(view: View) -> None:
     if not zoo.models()[view.model].get("batch_norm", True):
-        st.caption(f"{view.model} has no batch norm to repair.")
+        if not edits.repaired(view.recipe):  # else its warning says so below the chips
+            st.caption(f"{view.model} has no batch norm to repair.")
         return
     key = state.mirror("repair", edits.repaired(view.recipe))
     st.checkbox(

@@ -238,14 +238,14 @@ def _why(runs: list[Run], looks: list[Look]) -> None:
 
 def _operators(runs: list[Run], looks: list[Look]) -> None:
     """The run at hand beside the uncompressed model: float32 beside float32, int8 beside float32 where it runs."""
-    base, mine = looks[0].result if not runs[0].recipe.steps else None, looks[len(runs) - 1].result
+    mine = looks[len(runs) - 1].result
     if mine is None or not mine["operators"]:
         return
     name = list(mine["operators"])[-1]
-    profiles = [("Uncompressed", next(iter(base["operators"].values())))] if base and base["operators"] else [("Uncompressed", [])]
     st.html(f'<div class="label">Operators <span class="quiet">{words.escape(RUNTIMES.get(name).title)}, by its profiler</span></div>')
+    profiles = [("Uncompressed", mine["base_operators"][name]), ("At hand", mine["operators"][name])]
     chart(
-        timing_charts.operators([*profiles, ("At hand", mine["operators"][name])], THEME), key="operators-chart", height="var(--operators-height)",
+        timing_charts.operators(profiles, THEME), key="operators-chart", height="var(--operators-height)",
         name="operators", label="Milliseconds of each operator, the uncompressed model and the run at hand",
     )  # fmt: skip
 

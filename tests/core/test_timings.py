@@ -59,6 +59,7 @@ def test_every_runtime_is_measured_beside_the_baseline_and_in_the_book(five_laye
         assert cell["ms_p10"] <= cell["ms_p50"] <= cell["ms_p90"]
     assert [list(event["metrics"]["cells"]) for event in events[-3:]] == [[FLOAT32], [FLOAT32, INT8], [FLOAT32, INT8, EAGER]]
     assert len(entered) == 5  # three measurements, two profiles
+    assert list(found["operators"]) == list(found["base_operators"]) == [FLOAT32, INT8] and found["operators"][FLOAT32] != found["base_operators"][FLOAT32]
     again = timings.measure(asked, exclusive=exclusive, book=book)
     assert len(entered) == 5 + 2 and again["cells"] == found["cells"]  # two profiles more; what was disturbed just now would be again
 
@@ -69,6 +70,7 @@ def test_a_graph_of_its_own_is_the_baselines_and_int8_is_refused_with_the_reason
         assert (found["cells"][name]["ratio"], found["cells"][name]["ratio_high"]) == (1.0, 1.0)
         assert reason(found, name) == "The graph is the uncompressed model's, so its latency is too: zeros scattered among the weights run on dense kernels."
     assert "quantize weights and activations to 8 bits" in reason(found, INT8) and INT8 not in found["operators"]
+    assert found["operators"][FLOAT32] == found["base_operators"][FLOAT32], "one graph has one profile"
 
 
 def test_a_row_without_blocks_or_disturbed_is_measured_anew_only_where_they_are_wanted(five_layer_checkpoint):
@@ -130,7 +132,7 @@ def test_what_litert_cannot_do_is_one_sentence(five_layer_checkpoint, monkeypatc
 def test_the_profile_names_the_operators_of_the_graph(five_layer_checkpoint, tmp_path):
     subject = engine.loaded(five_layers.NAME, "digits", five_layer_checkpoint.hash)
     session, feed = timed.profiled_session(subject, FLOAT32, 1, 1, str(tmp_path / "profile"))
-    found = operators.operators(session, feed)
+    (found,) = operators.operators([session], feed)
     convolutions = sum(node.op_type == "Conv" for node in onnx.load_from_string(timed.onnx_file(subject, FLOAT32)).graph.node)
     by_name = {each["operator"]: each for each in found}
     assert sum(each["calls"] for name, each in by_name.items() if "Conv" in name) == convolutions == 4

@@ -31,7 +31,7 @@ def measured(steps: list[dict], ratio: float = 1.0, **settings) -> dict:
     cell = times | {"ratio": ratio, "ratio_low": ratio - 0.02 * (ratio != 1), "ratio_high": ratio + 0.02 * (ratio != 1)}
     cells = {FLOAT32: cell | {"runtime": FLOAT32}, INT8: {"runtime": INT8, "refused": "int8 files need <8-bit> weights."}, EAGER: cell | {"runtime": EAGER}}
     profile = [{"operator": "Conv", "calls": 20, "ms": 1.0, "share": 0.9}]
-    return question.work.to_json() | {"cells": cells, "operators": {FLOAT32: profile}, "macs": 40, "base_macs": 100}
+    return question.work.to_json() | {"cells": cells, "operators": {FLOAT32: profile}, "base_operators": {FLOAT32: profile}, "macs": 40, "base_macs": 100}
 
 
 def keep(steps: list[dict], found: dict, **settings) -> None:
