@@ -45,7 +45,7 @@ def interpreter(model: bytes, threads: int = 1) -> Interpreter:
         opened = Interpreter(model_content=model, num_threads=threads)
         opened.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(". ")
         raise BadInput(f"LiteRT cannot run this file: {reason}; take ONNX instead.") from None
     return opened
 
