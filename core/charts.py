@@ -98,8 +98,9 @@ def figure(
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
     data += _pins(pins, x, theme)
     data += _here(live, x, theme)
+    nothing = None if everything else f"No run of this model has a figure here: {AXES[x].help[0].lower()}{AXES[x].help[1:]}"
     device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
-    return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device)}
+    return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device, nothing)}
 
 
 def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, ties, theme: Theme) -> dict:
@@ -239,7 +240,7 @@ def _ranges(rows, must, x: str) -> tuple[list[float], list[float]]:
     return [low, high], [bottom, heights.max() + max(0.4, 0.06 * (heights.max() - bottom))]
 
 
-def _layout(x: str, x_range, y_range, theme: Theme, title: str) -> dict:
+def _layout(x: str, x_range, y_range, theme: Theme, title: str, nothing: str | None) -> dict:
     axis = AXES[x]
     line = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside", "tickcolor": theme.grid, "ticklen": 4, "automargin": True}
     return {
@@ -252,7 +253,7 @@ def _layout(x: str, x_range, y_range, theme: Theme, title: str) -> dict:
         "yaxis": {"range": y_range, "autorange": False, "uirevision": "top1", "title": {"text": "Top-1 accuracy", "standoff": 6}, "ticksuffix": " %", **line},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "font": {"size": 11.5}, "itemsizing": "constant"},
         "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
-        "shapes": [_one(theme)] if AXES[x].relative else [],
+        "shapes": [_one(theme)] if AXES[x].relative else [], "annotations": [in_the_middle(nothing, theme)] if nothing else [],
     }  # fmt: skip
 
 
@@ -271,6 +272,13 @@ def short(place: float, unit: str) -> str:
     """`200 kB`, `5 M`."""
     size, prefix = next((size, prefix) for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if place >= size)
     return f"{place / size:g} {prefix}{unit}"
+
+
+def in_the_middle(words: str, theme: Theme) -> dict:
+    """What stands where there is nothing to draw."""
+    return {
+        "text": words, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False, "width": 420, "font": {"color": theme.muted, "size": 13},
+    }  # fmt: skip
 
 
 def _one(theme: Theme) -> dict:

@@ -23,8 +23,10 @@ from core.errors import BadInput, NotHere
 from core.lessons import students
 from core.machine import machine
 from core.papers import reproduced
+from core.points import RUNTIMES as RATIOS
 from core.points import latency, point
 from core.recipe import TRAIN, Recipe
+from core.runtimes.timed import RUNTIMES
 from core.store import COMPLETE, Store
 from core.work import Work
 
@@ -68,6 +70,7 @@ class Shelf:
         self._recipes: dict[str, Recipe] = {}  # by identity: parsing them all twice would take as long as drawing the chart
         self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
         self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
+        self._beside: dict[tuple[str, str, str], float] = {}  # and the ratios in runtimes that no run comes with, by the graphs that runs name
         self._right: dict[str, np.ndarray] = {}
         self._current: dict[tuple[str, str], bool] = {}
         self._ties: dict[tuple, set[str]] = {}
@@ -116,9 +119,13 @@ class Shelf:
         timings = self._store.latencies(self._machine)
         again = list(self._foreign.values()) if len(timings) > len(self._timings) else []  # a graph was timed here meanwhile
         self._timings = timings
+        beside = {(*row["beside"], runtime): row["ratio"] for (_, _, runtime), row in timings.items() if "beside" in row}
+        news, self._beside = beside != self._beside, beside
         for result in (*changed, *again):
             self._add(result)
-        if changed or again:
+        if news:
+            self._rows = {place: row | self._ratios_beside(row) for place, row in self._rows.items()}
+        if changed or again or news:
             self._ties.clear()
         self._revision = revision
 
@@ -138,6 +145,8 @@ class Shelf:
         row = point(timed or result, elsewhere=foreign and timed is None)
         row["identity"], row["baseline"], row["foreign"] = result.get("identity"), result.get("baseline"), foreign
         row["graph"] = (latency(result["metrics"]) or {}).get("signature")
+        row["graphs"] = _graphs(result)
+        row |= self._ratios_beside(row)
         row["pictures"] = sum(step.epochs * step.images for step in recipe.steps if step.kind == TRAIN)
         if foreign:
             self._foreign[place] = result
@@ -152,9 +161,14 @@ class Shelf:
             return None
         if (entry["signature"], base["signature"], entry["runtime"]) not in self._timings:
             return None
-        bases = {each["runtime"]: each for each in result["baseline"]["latencies"]}
-        keys = [(each["signature"], bases.get(each["runtime"], base)["signature"], each["runtime"]) for each in result["metrics"]["latencies"]]
+        keys = [(*graphs, runtime) for runtime, graphs in _graphs(result).items()]
         return dict(result) | {"metrics": result["metrics"] | {"latencies": [self._timings[key] for key in keys if key in self._timings]}}
+
+    def _ratios_beside(self, row: Mapping) -> dict:
+        """Latency ratios in the runtimes that no run comes with, of the graphs that a row names."""
+        entries = {name: RUNTIMES.get(runtime) for name, runtime in RATIOS.items()}
+        graphs = {name: (*row["graphs"][entry.beside], entry.name) for name, entry in entries.items() if entry.beside in row["graphs"]}
+        return {f"ratio_{name}": self._beside.get(graph) for name, graph in graphs.items()}
 
     def right(self, row: Mapping) -> np.ndarray | None:
         """(n,) bool: which pictures of the split a run got right, from the labels that it predicted; None when they were not kept."""
@@ -187,6 +201,16 @@ class Shelf:
     def _within_noise(self, row: Mapping, other: Mapping) -> bool:
         found = self.difference(row, other)
         return found is not None and found["low"] <= 0 <= found["high"]
+
+
+def _graphs(result: Mapping) -> dict[str, tuple[str, str]]:
+    """Runtime → the signatures of a result's graph and of the baseline's that its latency is compared with: int8 with float32."""
+    base = latency(result.get("baseline") or {})
+    if not base or "signature" not in base:
+        return {}
+    bases = {each["runtime"]: each for each in result["baseline"]["latencies"]}
+    found = [each for each in result["metrics"]["latencies"] if "signature" in each]
+    return {each["runtime"]: (each["signature"], bases.get(each["runtime"], base)["signature"]) for each in found}
 
 
 def _from_runs(rows: list[dict]) -> dict | None:

@@ -31,7 +31,9 @@ FIGURES = (
 )
 
 
-RUNTIMES = {"float32": "onnxruntime-float32", "int8": "onnxruntime-int8", "pytorch": "pytorch-float32"}
+RUNTIMES = {
+    "float32": "onnxruntime-float32", "int8": "onnxruntime-int8", "pytorch": "pytorch-float32", "litert": "litert-float32", "litert_int8": "litert-int8",
+}  # fmt: skip
 
 
 def family(recipe: Recipe) -> str:

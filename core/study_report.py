@@ -169,7 +169,7 @@ def _run(study: Study, row: Mapping, number: int) -> str:
     if confirmed is not None:
         facts["On the test split"] = f"{_accuracy(confirmed)}, n = {confirmed['images']:,}"
     times = study.baseline["artifact_bytes"] / row["artifact_bytes"]
-    facts |= {axis.title: axis.words(row[axis.name]) for axis in AXES.values() if axis.name in row and axis.name != "ratio"}
+    facts |= {axis.title: axis.words(row[axis.name]) for axis in AXES.values() if row.get(axis.name) is not None and axis.name != "ratio"}
     facts["Download"] += f", {times:.1f} times smaller"
     if row["ratio"] is not None:
         same = "not distinguishable from 1, " if indistinct(row, "ratio_low", "ratio_high", 1) else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.charts import Theme, uid
+from core.charts import Theme, in_the_middle, uid
 from core.metrics.latency import verdict
 from core.runtimes.timed import RUNTIMES
 
@@ -35,7 +35,8 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
     return {
         "data": data,
         "layout": _layout(theme) | {
-            "uirevision": "boxes", "boxmode": "group", "boxgap": 0.25, "boxgroupgap": 0.15, "annotations": [] if data else [_nothing_yet(theme)],
+            "uirevision": "boxes", "boxmode": "group", "boxgap": 0.25, "boxgroupgap": 0.15,
+            "annotations": [] if data else [in_the_middle("Boxes appear here as each run is timed", theme)],
             "xaxis": {"visible": bool(data), "type": "category", "categoryorder": "array", "categoryarray": order, "showgrid": False, "ticks": ""},
             "yaxis": {
                 "visible": bool(data), "type": "log", "title": {"text": "Milliseconds a pass, log scale", "standoff": 6}, "gridcolor": theme.grid,
@@ -43,11 +44,6 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
             },
         },
     }  # fmt: skip
-
-
-def _nothing_yet(theme: Theme) -> dict:
-    place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
-    return place | {"text": "Boxes appear here as each run is timed", "showarrow": False, "font": {"color": theme.muted, "size": 13}}
 
 
 def _hover(name: str, cell: Mapping) -> str:

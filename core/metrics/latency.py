@@ -99,7 +99,8 @@ def row(
 ) -> dict:  # fmt: skip
     """The row of a subject in one of `core.runtimes.timed`, beside the baseline in the runtime that this is compared with: from the book, or measured.
 
-    What `measure` gives, with `runtime`, `threads`, `batch`, `signature` and `file_bytes`. With `needs_blocks`, a row that was kept without them, or
+    What `measure` gives, with `runtime`, `threads`, `batch`, `signature` and `file_bytes`; in a runtime that no run comes with, also `beside`, the two
+    signatures under which runs know the graph and its baseline's. With `needs_blocks`, a row that was kept without them, or
     was disturbed longer ago than `recent` seconds, is measured anew. Raises `BadInput` where the runtime cannot run the subject, `NotHere` where it
     is not installed.
     """
@@ -120,6 +121,8 @@ def row(
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
         known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes, "measured_at": time.time()} | measured
+        if entry.beside:
+            known["beside"] = [signature(subject, entry.beside), signature(base, RUNTIMES.get(entry.beside).reference)]
         book.add(mine, theirs, known)
     return known
 

@@ -37,7 +37,8 @@ class Timed:
     `ready(subject, threads, batch)` gives a forward pass to be timed and the bytes of the file that runs it (None without a file); `refusal(subject, batch)`
     the sentence that says why it cannot, or None. `on_grids` says that the graph depends on which weights and activations have grids.
     `prepare(subject, turn)`, where a runtime has it, makes the file before that and takes turns by itself: a minute of work, so that such a
-    runtime is measured only when it is asked for by name. `missing()` is None when the runtime is here.
+    runtime is measured only when it is asked for by name. No run comes with its latencies, so that its rows name the graph `beside` it, by which runs are
+    found. `missing()` is None when the runtime is here.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Timed:
     on_grids: bool = False
     profiled: bool = False  # by `core.operators`
     prepare: Callable[[Compressed, Callable], object] | None = None
+    beside: str | None = None
     missing: Callable[[], NotHere | None] = lambda: None
 
     def check(self, subject: Compressed, batch: int) -> None:
@@ -160,11 +162,11 @@ RUNTIMES.add(EAGER, Timed(EAGER, "PyTorch, eager", "torch", EAGER, _eager))
 _LITERT = {"package": "ai-edge-litert", "reference": LITERT, "missing": litert.missing}
 RUNTIMES.add(LITERT, Timed(
     LITERT, "LiteRT, float32", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT, threads), refusal=_one_picture,
-    prepare=lambda subject, turn: tflite_file(subject, LITERT, turn), **_LITERT,
+    prepare=lambda subject, turn: tflite_file(subject, LITERT, turn), beside=FLOAT32, **_LITERT,
 ))  # fmt: skip
 RUNTIMES.add(LITERT_INT8, Timed(
     LITERT_INT8, "LiteRT, int8", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT_INT8, threads), on_grids=True,
     refusal=lambda subject, batch: _no_int8(subject, batch) or _one_picture(subject, batch),
-    prepare=lambda subject, turn: tflite_file(subject, LITERT_INT8, turn), **_LITERT,
+    prepare=lambda subject, turn: tflite_file(subject, LITERT_INT8, turn), beside=INT8, **_LITERT,
 ))  # fmt: skip
 USUAL = tuple(name for name, entry in RUNTIMES.items() if entry.prepare is None)

@@ -131,12 +131,13 @@ def python(view: View) -> str:
 def _compare() -> None:
     view = state.view()
     pinned = _pinned(view)
+    figures = [axis for axis in AXES.values() if axis.name not in ("ratio", ON_DEVICE) and any(row.get(axis.name) is not None for _letter, row in pinned)]
     lines = {
         "Model": lambda row: row["model"],
         "Recipe": lambda row: row["words"],
         "Top-1": lambda row: f"{row['top1']:.2f} % ({row['top1_low']:.2f}…{row['top1_high']:.2f})",
         "Against baseline, paired": _gained,
-        **{axis.title: (lambda row, axis=axis: axis.words(row.get(axis.name))) for axis in AXES.values() if axis.name not in ("ratio", ON_DEVICE)},
+        **{axis.title: (lambda row, axis=axis: axis.words(row.get(axis.name))) for axis in figures},
         "Latency ratio": _ratio,
         "Parameters, non-zero": lambda row: f"{count_words(row['parameters'])}, {count_words(row['nonzero'])}",
     }

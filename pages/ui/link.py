@@ -28,6 +28,7 @@ Query = dict[str, list[str]]
 X_WORDS = {
     "download": "artifact_bytes", "runs-as": "deployed_bytes", "on-paper": "paper_bytes", "macs": "macs", "latency": "ratio",
     "activations": "activation_bytes", "float32-latency": "ratio_float32", "int8-latency": "ratio_int8", "pytorch-latency": "ratio_pytorch",
+    "litert-latency": "ratio_litert", "litert-int8-latency": "ratio_litert_int8",
     "device-latency": "device_ms",
 }  # fmt: skip
 BUDGETS = {"accuracy": ("top1", MAX, 0.0, 100.0, 1.0), "kilobytes": ("artifact_bytes", MIN, 0.1, 1e6, 1e3), "latency": ("ratio", MIN, 0.01, 100.0, 1.0)}

@@ -46,6 +46,12 @@ def test_plotly_accepts_every_figure(x, three_d):
     go.Figure(charts.figure([], x=x, three_d=three_d))
 
 
+def test_where_no_run_has_the_figure_the_chart_says_where_it_comes_from():
+    (said,) = charts.figure(rows(), x="ratio_litert")["layout"]["annotations"]
+    assert "the page Latency" in said["text"]
+    assert charts.figure(rows(), x="ratio")["layout"]["annotations"] == []
+
+
 def test_the_front_is_a_step_line_over_the_undominated_rows():
     made = rows()
     line = named(charts.figure(made), "Front")

@@ -109,6 +109,8 @@ def test_litert_is_measured_beside_the_baselines_own_file_which_is_made_once(fiv
     asked = asked_for(INTEGERS, runtimes=(LITERT, LITERT_INT8))
     found = timings.measure(asked)
     wide, narrow = found["cells"].values()
+    base = engine.loaded(five_layers.NAME, "digits", five_layer_checkpoint.hash)
+    assert wide["beside"] == [latency.signature(base, FLOAT32)] * 2 and narrow["beside"][0] != narrow["beside"][1] == wide["beside"][1]
     assert (wide["ratio"], wide["ratio_low"]) == (1.0, 1.0) and len(narrow["blocks"]) == 3 and narrow["file_bytes"] < wide["file_bytes"]
     assert sorted(made) == ["float32", "int8"] and not found["operators"]
     timed._FILES.clear()

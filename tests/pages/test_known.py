@@ -97,6 +97,22 @@ def test_a_graph_that_was_timed_here_times_all_its_runs(store):
     assert rows["a"]["ratio"] == 0.5 and not rows["a"]["elsewhere"] and rows["b"]["elsewhere"]
 
 
+def test_what_no_run_comes_with_is_found_by_the_graphs_that_runs_name(store):
+    here = result("resnet18", TRIED[3], 1, machine="here")
+    shelf = Shelf(store, [timed(result("resnet18", [PRUNE], 1), "a"), timed(result("resnet18", [REPAIR], 1), "b"), timed(here, "a")], "here")
+    before = shelf.known("resnet18", "fashion_mnist").rows
+    assert {row["ratio_litert"] for row in before} == {None}
+    key = {"machine_id": "here", "runtime": "litert-float32", "threads": 1, "batch": 1}
+    litert = {"runtime": "litert-float32", "threads": 1, "batch": 1, "ratio": 0.7}
+    of_another_model = key | {"signature": "m", "baseline_signature": "n", "row": litert | {"ratio": 0.2, "beside": ["a", "other"]}, "measured_at": 0.0}
+    store.add_latencies([of_another_model, key | {"signature": "l", "baseline_signature": "k", "row": litert | {"beside": ["a", "base"]}, "measured_at": 0.0}])
+    done = result("squeezenet1_1", [PRUNE], 1, machine="here")
+    store.complete(done["identity"], done)  # the job that timed it changes the store as well
+    rows = shelf.known("resnet18", "fashion_mnist").rows
+    assert {(row["graph"], row["ratio_litert"], row["ratio_litert_int8"]) for row in rows} == {("a", 0.7, None), ("b", None, None)} and len(rows) == 3
+    assert {row["ratio_litert"] for row in before} == {None}, "rows that were given away stay as they are"
+
+
 def test_differences_between_runs_are_paired(store):
     import numpy as np
 
