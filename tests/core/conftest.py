@@ -1,4 +1,4 @@
-"""The five-layer model, trained for a moment on scikit-learn's digits: a real checkpoint for engine tests. And a real cluster."""
+"""The five-layer model with its checkpoint on scikit-learn's digits, a real one for engine tests. And a real cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def five_layer_checkpoint():
-    """The checkpoint of the five-layer model on digits, made by the project's own training in the session's home."""
-    from core import checkpoints
+    """The checkpoint of the five-layer model on digits, in the session's home."""
     from tests import five_layers  # imports torch, which tests of the cluster do without
 
-    five_layers.register()
-    return checkpoints.train(five_layers.NAME, "digits", epochs=8, learning_rate=0.1)
+    return five_layers.checkpoint()
 
 
 @pytest.fixture
