@@ -183,8 +183,8 @@ def test_an_operator_that_onnxruntime_lacks_is_one_sentence():
 
 @pytest.mark.skipif(FORMATS.get("tflite").missing() is not None, reason="LiteRT is not here")
 def test_an_operator_that_litert_lacks_is_one_sentence():
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
 
     def made(kind, **facts):
         one = kind()
@@ -195,10 +195,9 @@ def test_an_operator_that_litert_lacks_is_one_sentence():
     tensors = [made(schema.TensorT, name=name, shape=[1, 3], type=schema.TensorType.FLOAT32, buffer=0) for name in ("pictures", "logits")]
     graph = made(schema.SubGraphT, name="main", tensors=tensors, inputs=[0], outputs=[1], operators=[made(schema.OperatorT, inputs=[0], outputs=[1])])
     codes = [made(schema.OperatorCodeT, builtinCode=custom, deprecatedBuiltinCode=custom, customCode="Unheard", version=1)]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(made(schema.ModelT, version=3, operatorCodes=codes, subgraphs=[graph], buffers=[schema.BufferT()]).Pack(builder), b"TFL3")
+    data = flatbuffer_utils.convert_object_to_bytearray(made(schema.ModelT, version=3, operatorCodes=codes, subgraphs=[graph], buffers=[schema.BufferT()]))
     with pytest.raises(BadInput, match=r"^LiteRT cannot run this file: [^.]*Unheard; take ONNX instead\.$"):
-        FORMATS.get("tflite").load(bytes(builder.Output()))
+        FORMATS.get("tflite").load(bytes(data))
 
 
 def test_a_missing_runtime_is_one_sentence(monkeypatch):
