@@ -41,8 +41,8 @@ AXES = {
         Axis("ratio_float32", "ONNX float32 ratio", "×", "The same in ONNX Runtime as float32, also for runs that have an int8 file."),
         Axis("ratio_int8", "ONNX int8 ratio", "×", "The same in ONNX Runtime as int8, for the runs whose grids allow it."),
         Axis("ratio_pytorch", "PyTorch ratio", "×", "The same in eager PyTorch."),
-        Axis("ratio_litert", "LiteRT float32 ratio", "×", "The same in LiteRT as float32, of the runs that the page Latency has timed in it on this machine."),
-        Axis("ratio_litert_int8", "LiteRT int8 ratio", "×", "The same in LiteRT as int8, against LiteRT as float32."),
+        Axis("ratio_litert", "LiteRT float32 ratio", "×", "The same in LiteRT as float32, for the runs that the page Latency has timed in it here."),
+        Axis("ratio_litert_int8", "LiteRT int8 ratio", "×", "The same for LiteRT's int8 files, against the uncompressed model in float32."),
         Axis(ON_DEVICE, "On a device", "ms", "Latency for one picture on the device chosen on the page Devices: estimated, never measured here."),
     )
 }

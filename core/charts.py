@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def figure(
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
     data += _pins(pins, x, theme)
     data += _here(live, x, theme)
-    nothing = None if everything else f"No run of this model has a figure here: {AXES[x].help[0].lower()}{AXES[x].help[1:]}"
+    nothing = None if everything else f"No run of this model has this figure. {AXES[x].title}: {AXES[x].help[0].lower()}{AXES[x].help[1:]}"
     device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
     return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device, nothing)}
 
@@ -276,9 +277,8 @@ def short(place: float, unit: str) -> str:
 
 def in_the_middle(words: str, theme: Theme) -> dict:
     """What stands where there is nothing to draw."""
-    return {
-        "text": words, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False, "width": 420, "font": {"color": theme.muted, "size": 13},
-    }  # fmt: skip
+    lines = "<br>".join(textwrap.wrap(words, 64))
+    return {"text": lines, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False, "font": {"color": theme.muted, "size": 13}}
 
 
 def _one(theme: Theme) -> dict:
