@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.points import bytes_words, count_words, ms_words, times_words
 
+LITERT_TIMED = "for the graphs that the page Latency, or the command latency, has timed in it on this machine."
 ON_DEVICE = "device_ms"  # of the device that a page chose; rows get it from `core.estimates`
 
 
@@ -17,6 +18,7 @@ class Axis:
     title: str
     suffix: str
     help: str
+    here_alone: bool = False  # measured on this machine where it is there at all, wherever the run comes from
 
     def words(self, value: float | None) -> str:
         return {"B": bytes_words, "×": times_words, "ms": ms_words}.get(self.suffix, count_words)(value)
@@ -38,11 +40,11 @@ AXES = {
         ),
         Axis("macs", "MACs", "", "Multiply-accumulate operations for one picture. Zeros scattered among the weights do not lower them."),
         Axis("ratio", "Latency ratio", "×", "Median time for one picture, divided by the baseline's in the same session. Below 1 is faster."),
-        Axis("ratio_float32", "ONNX float32 ratio", "×", "The same in ONNX Runtime as float32, also for runs that have an int8 file."),
-        Axis("ratio_int8", "ONNX int8 ratio", "×", "The same in ONNX Runtime as int8, for the runs whose grids allow it."),
-        Axis("ratio_pytorch", "PyTorch ratio", "×", "The same in eager PyTorch."),
-        Axis("ratio_litert", "LiteRT float32 ratio", "×", "The same in LiteRT as float32, for the runs that the page Latency has timed in it here."),
-        Axis("ratio_litert_int8", "LiteRT int8 ratio", "×", "The same for LiteRT's int8 files, against the uncompressed model in float32."),
+        Axis("ratio_float32", "ONNX float32 ratio", "×", "Latency in ONNX Runtime as float32, divided by the baseline's; of int8 runs too."),
+        Axis("ratio_int8", "ONNX int8 ratio", "×", "Latency in ONNX Runtime as int8, divided by the float32 baseline's, for the runs whose grids allow it."),
+        Axis("ratio_pytorch", "PyTorch ratio", "×", "Latency in eager PyTorch, divided by the baseline's."),
+        Axis("ratio_litert", "LiteRT float32 ratio", "×", f"Latency in LiteRT as float32, divided by the baseline's, {LITERT_TIMED}", here_alone=True),
+        Axis("ratio_litert_int8", "LiteRT int8 ratio", "×", f"Latency in LiteRT as int8, divided by the float32 baseline's, {LITERT_TIMED}", here_alone=True),
         Axis(ON_DEVICE, "On a device", "ms", "Latency for one picture on the device chosen on the page Devices: estimated, never measured here."),
     )
 }

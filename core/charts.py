@@ -99,15 +99,19 @@ def figure(
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
     data += _pins(pins, x, theme)
     data += _here(live, x, theme)
-    nothing = None if everything else f"No run of this model has this figure. {AXES[x].title}: {AXES[x].help[0].lower()}{AXES[x].help[1:]}"
+    nothing = None if everything or any(row.get(x) for row in others if not AXES[x].relative) else _why_nothing(x)
     device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
     return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device, nothing)}
+
+
+def _why_nothing(x: str) -> str:
+    return f"No run of this model has this figure. {AXES[x].title}: {AXES[x].help[0].lower()}{AXES[x].help[1:]}"
 
 
 def _family(name: str, rows, on_front, sizes, x: str, third: str | None, lit, fits, ties, theme: Theme) -> dict:
     """One trace: solid where on the front, pale where dominated, grey where a budget rules it out."""
     colour, symbol = STYLES[name]
-    timed = AXES[x].relative or (third is not None and AXES[third].relative)
+    timed = any(AXES[axis].relative and not AXES[axis].here_alone for axis in (x, third) if axis is not None)
     marks = []
     for row, on, size in zip(rows, on_front, sizes):
         out, glows = fits is not None and row["id"] not in fits, row["id"] in lit
@@ -202,6 +206,8 @@ def hover(row: Mapping, x: str) -> str:
     if row.get("ratio") is not None:
         where = f", {how_timed(row)}" if how_timed(row) else ""
         lines.append(f"Latency {row['ratio']:.2f} × ({row['ratio_low']:.2f}…{row['ratio_high']:.2f}), {row['runtime']}{where}")
+    if x.startswith("ratio_") and row.get(x):
+        lines.append(f"{AXES[x].title} {row[x]:.2f} ×" + _spread(row.get("beside", {}).get(x)))
     if row.get("macs"):
         lines.append(
             f"MACs {count_words(row['macs'])}"
@@ -210,6 +216,13 @@ def hover(row: Mapping, x: str) -> str:
     if row.get(ON_DEVICE):
         lines.append(f"{row['device']}: {AXES[ON_DEVICE].words(row[ON_DEVICE])}, estimated; {row['device_validated']}")
     return "<br>".join(lines)
+
+
+def _spread(timing: Mapping | None) -> str:
+    """The interval of a latency ratio in a runtime that no run comes with, and whether to believe it."""
+    if timing is None:
+        return ""
+    return f" ({timing['ratio_low']:.2f}…{timing['ratio_high']:.2f})" + (", disturbed by other load" if timing.get("disturbed") else "")
 
 
 def _sizes(rows, third: str | None) -> list[float]:
@@ -288,7 +301,7 @@ def _one(theme: Theme) -> dict:
 
 def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme: Theme) -> dict:
     """Accuracy over two axes at once; the front is that of all three objectives. A trace has one opacity there, so each look is a trace."""
-    rows = [row for row in rows if row.get(third)]
+    rows_of_x, rows = rows, [row for row in rows if row.get(third)]
     on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN, third: pareto.MIN})
     data = []
     for name, (colour, _) in STYLES.items():
@@ -323,6 +336,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme:
         "data": data,
         "layout": {
             "uirevision": "explorer 3-D", "paper_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
+            "annotations": [] if data else [in_the_middle(_why_nothing(third if rows_of_x else x), theme)],
             "margin": {"l": 0, "r": 0, "t": 46, "b": 0}, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 11.5}},
             "scene": {
                 "aspectmode": "manual", "aspectratio": {"x": 1.5, "y": 1.2, "z": 0.9}, "camera": {"eye": {"x": -1.6, "y": -1.8, "z": 0.7}},

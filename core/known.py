@@ -70,7 +70,7 @@ class Shelf:
         self._recipes: dict[str, Recipe] = {}  # by identity: parsing them all twice would take as long as drawing the chart
         self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
         self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
-        self._beside: dict[tuple[str, str, str], float] = {}  # and the ratios in runtimes that no run comes with, by the graphs that runs name
+        self._beside: dict[tuple[str, str, str], dict] = {}  # and that in runtimes that no run comes with, by the graphs that runs name
         self._right: dict[str, np.ndarray] = {}
         self._current: dict[tuple[str, str], bool] = {}
         self._ties: dict[tuple, set[str]] = {}
@@ -93,9 +93,12 @@ class Shelf:
         rows = [row for row in rows if row["model"] in here and self._is_current(row, here[row["model"]])]
         own = [row for row in rows if row["model"] == model]
         drawn = [row for row in rows if row["family"] != "Baseline" and row["identity"] not in self._apart]
+        baseline = next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own)
+        if baseline is not None and baseline["identity"] is None:
+            baseline |= self._timed_beside(baseline)
         return Known(
             [row for row in drawn if row["model"] == model],
-            next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own),
+            baseline,
             [row for row in drawn if row["model"] != model],
             [row for row in own if row["identity"] in self._apart],
         )
@@ -119,12 +122,13 @@ class Shelf:
         timings = self._store.latencies(self._machine)
         again = list(self._foreign.values()) if len(timings) > len(self._timings) else []  # a graph was timed here meanwhile
         self._timings = timings
-        beside = {(*row["beside"], runtime): row["ratio"] for (_, _, runtime), row in timings.items() if "beside" in row}
+        in_order = sorted(timings.items(), key=lambda item: item[1].get("measured_at", 0.0))
+        beside = {(*row["beside"], runtime): row for (_, _, runtime), row in in_order if "beside" in row}
         news, self._beside = beside != self._beside, beside
         for result in (*changed, *again):
             self._add(result)
         if news:
-            self._rows = {place: row | self._ratios_beside(row) for place, row in self._rows.items()}
+            self._rows = {place: row | self._timed_beside(row) for place, row in self._rows.items()}
         if changed or again or news:
             self._ties.clear()
         self._revision = revision
@@ -146,7 +150,7 @@ class Shelf:
         row["identity"], row["baseline"], row["foreign"] = result.get("identity"), result.get("baseline"), foreign
         row["graph"] = (latency(result["metrics"]) or {}).get("signature")
         row["graphs"] = _graphs(result)
-        row |= self._ratios_beside(row)
+        row |= self._timed_beside(row)
         row["pictures"] = sum(step.epochs * step.images for step in recipe.steps if step.kind == TRAIN)
         if foreign:
             self._foreign[place] = result
@@ -164,11 +168,12 @@ class Shelf:
         keys = [(*graphs, runtime) for runtime, graphs in _graphs(result).items()]
         return dict(result) | {"metrics": result["metrics"] | {"latencies": [self._timings[key] for key in keys if key in self._timings]}}
 
-    def _ratios_beside(self, row: Mapping) -> dict:
-        """Latency ratios in the runtimes that no run comes with, of the graphs that a row names."""
-        entries = {name: RUNTIMES.get(runtime) for name, runtime in RATIOS.items()}
+    def _timed_beside(self, row: Mapping) -> dict:
+        """Latency in the runtimes that no run comes with, of the graphs that a row names: a `ratio_` for each, and what was timed in `beside`."""
+        entries = {f"ratio_{name}": RUNTIMES.get(runtime) for name, runtime in RATIOS.items()}
         graphs = {name: (*row["graphs"][entry.beside], entry.name) for name, entry in entries.items() if entry.beside in row["graphs"]}
-        return {f"ratio_{name}": self._beside.get(graph) for name, graph in graphs.items()}
+        timed = {name: self._beside[graph] for name, graph in graphs.items() if graph in self._beside}
+        return {name: timed.get(name, {}).get("ratio") for name in graphs} | {"beside": timed}
 
     def right(self, row: Mapping) -> np.ndarray | None:
         """(n,) bool: which pictures of the split a run got right, from the labels that it predicted; None when they were not kept."""
@@ -219,7 +224,8 @@ def _from_runs(rows: list[dict]) -> dict | None:
         if row["baseline"]:
             nothing = {"top1": 0.0, "low": 0.0, "high": 0.0}
             result = {"model": row["model"], "dataset": row["dataset"], "recipe": Recipe().to_json(), "metrics": row["baseline"], "split": row["split"]}
-            return point(result | {"difference": nothing}, elsewhere=row["elsewhere"]) | {"identity": None, "graph": None, "pictures": 0}
+            graphs = _graphs({"metrics": row["baseline"], "baseline": row["baseline"]})
+            return point(result | {"difference": nothing}, elsewhere=row["elsewhere"]) | {"identity": None, "graph": None, "graphs": graphs, "pictures": 0}
     return None
 
 

@@ -77,8 +77,9 @@ def of_rank(row: np.ndarray, rank: int) -> np.floating:
     if stride > 1:
         few = np.sort(row[::stride])
         at, room = rank * few.size // row.size, 4 * math.isqrt(few.size)
-        inside = row >= few[at - room] if at >= room else np.ones(row.shape, bool)
-        rank_inside = rank - (row.size - int(np.count_nonzero(inside)))
+        below = row < few[at - room] if at >= room else np.zeros(row.shape, bool)
+        rank_inside = rank - int(np.count_nonzero(below))
+        inside = ~below
         if at + room < few.size:
             inside &= row <= few[at + room]
         between = row[inside]

@@ -208,7 +208,7 @@ class Store:
     def add_latencies(self, measured: Iterable[dict]) -> None:
         """Keep measured latencies: dicts of the table's columns; a later measurement replaces an earlier one."""
         columns = list(latencies.primary_key.columns)
-        with self._told(), self._begin() as connection:
+        with self._writing() as (connection, _revision):  # pages draw them at the runs whose graphs they are of
             for entry in measured:
                 connection.execute(delete(latencies).where(*(column == entry[column.name] for column in columns)))
                 connection.execute(insert(latencies).values(**entry))

@@ -82,8 +82,8 @@ def measure(
 ) -> dict:
     """Runtime → its row as JSON in `cells`, with `refused` (a sentence) in place of figures where the runtime cannot run this model.
 
-    `operators` has the profile of each runtime that has a profiler, `base_operators` that of the uncompressed model in turns with it; of one and the same
-    graph they are one. `report` receives what is measured so far as `metrics`.
+    `operators` has the profile of the last of the runtimes that has a profiler and runs this model (int8 before float32), `base_operators` that of the
+    uncompressed model in turns with it; of one and the same graph they are one. `report` receives what is measured so far as `metrics`.
     """
     hooks, book = engine.Hooks(turn, exclusive, report, book), book or Memory()
     base = engine.loaded(asked.model, asked.dataset, asked.work.checkpoint.hash)
@@ -97,12 +97,13 @@ def measure(
     for number, name in enumerate(asked.runtimes):
         try:
             found["cells"][name] = row(name, subject, base, book, exclusive, turn, asked.threads, asked.batch, needs_blocks=True, recent=recent)
-            if RUNTIMES.get(name).profiled:
-                found["operators"][name], found["base_operators"][name] = _profiles(name, subject, base, asked, turn, exclusive)
         except (BadInput, NotHere) as error:
             found["cells"][name] = {"runtime": name, "threads": asked.threads, "batch": asked.batch, "refused": str(error)}
         fraction = COMPRESS_SHARE + (1 - COMPRESS_SHARE) * (number + 1) / len(asked.runtimes)
-        report({"stage": "latency", "fraction": fraction, "metrics": found | {name: dict(found[name]) for name in ("cells", "operators", "base_operators")}})
+        report({"stage": "latency", "fraction": fraction, "metrics": found | {"cells": dict(found["cells"])}})
+    profiled = [name for name, cell in found["cells"].items() if RUNTIMES.get(name).profiled and "refused" not in cell]
+    for name in profiled[-1:]:
+        found["operators"][name], found["base_operators"][name] = _profiles(name, subject, base, asked, turn, exclusive)
     return found
 
 

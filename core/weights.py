@@ -165,6 +165,14 @@ def unflat(row: Tensor, like: Tensor) -> Tensor:
     return row.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
 
+def sum_of_pictures(x: Tensor) -> Tensor:
+    """(B, …) → the sum (…) over pictures, by rows in memory order: torch takes ten times as long for those that are channels_last."""
+    if not _channels_last(x):
+        return x.sum(0)
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(batch, -1).sum(0).view(height, width, channels).permute(2, 0, 1)
+
+
 def rows(tensor: Tensor) -> Tensor:
     """(C, …) → (C, n), one row an output channel, in memory order."""
     return flat(tensor).view(tensor.shape[0], -1)

@@ -18,6 +18,7 @@ import numpy as np
 from core.recipe import digest
 
 if TYPE_CHECKING:
+    from core.runtimes.timed import Timed
     from core.weights import Compressed
 
 FLOAT32, INT8, EAGER = "onnxruntime-float32", "onnxruntime-int8", "pytorch-float32"
@@ -121,10 +122,19 @@ def row(
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
         known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes, "measured_at": time.time()} | measured
-        if entry.beside:
-            known["beside"] = [signature(subject, entry.beside), signature(base, RUNTIMES.get(entry.beside).reference)]
-        book.add(mine, theirs, known)
-    return known
+        book.add(mine, theirs, known | _beside(entry, subject, base))
+    elif known.get("beside") != _beside(entry, subject, base).get("beside"):  # of another version of the runtime that runs come with
+        book.add(mine, theirs, known | _beside(entry, subject, base))
+    return known | _beside(entry, subject, base)
+
+
+def _beside(entry: Timed, subject: Compressed, base: Compressed) -> dict:
+    """Of a runtime that no run comes with: under which signatures runs know the graph and its baseline's."""
+    if entry.beside is None:
+        return {}
+    from core.runtimes.timed import RUNTIMES
+
+    return {"beside": [signature(subject, entry.beside), signature(base, RUNTIMES.get(entry.beside).reference)]}
 
 
 def _worth_another_try(row: dict, recent: float) -> bool:

@@ -92,10 +92,13 @@ def _session(subject: Compressed, runtime: str, threads: int, batch: int):
 
 
 def profiled_session(subject: Compressed, runtime: str, threads: int, batch: int, prefix: str) -> tuple[onnxruntime.InferenceSession, dict]:
-    """The same session with ONNX Runtime's profiler on, which writes a file whose name begins with `prefix`, and what it is fed."""
+    """The same session with ONNX Runtime's profiler on, which writes a file whose name begins with `prefix`, and what it is fed.
+
+    Its threads do not spin: those of one that is profiled beside it would take the cores from it.
+    """
     from core.runtimes.onnx import session
 
-    return session(onnx_file(subject, runtime), threads, batch, spinning=threads > 1, profile=prefix), pictures(subject, batch)
+    return session(onnx_file(subject, runtime), threads, batch, profile=prefix), pictures(subject, batch)
 
 
 def pictures(subject: Compressed, batch: int) -> dict[str, np.ndarray]:

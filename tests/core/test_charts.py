@@ -50,6 +50,16 @@ def test_where_no_run_has_the_figure_the_chart_says_where_it_comes_from():
     (said,) = charts.figure(rows(), x="ratio_litert")["layout"]["annotations"]
     assert "the page Latency" in said["text"].replace("<br>", " ")
     assert charts.figure(rows(), x="ratio")["layout"]["annotations"] == []
+    deep = charts.figure(rows(), x="artifact_bytes", third="ratio_litert", three_d=True)["layout"]["annotations"]
+    assert "LiteRT float32 ratio" in deep[0]["text"]
+
+
+def test_a_latency_that_was_measured_here_is_not_drawn_as_another_machines():
+    timing = {"ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6, "disturbed": True}
+    made = [row | {"family": "int8", "elsewhere": True, "ratio_litert": 0.5, "beside": {"ratio_litert": timing}} for row in rows()]
+    there, here = (named(charts.figure(made, x=x), "int8") for x in ("ratio", "ratio_litert"))
+    assert set(there["marker"]["symbol"]) == {charts.ELSEWHERE} and charts.ELSEWHERE not in here["marker"]["symbol"]
+    assert "LiteRT float32 ratio 0.50 × (0.40…0.60), disturbed by other load" in here["text"][0]
 
 
 def test_the_front_is_a_step_line_over_the_undominated_rows():

@@ -58,10 +58,10 @@ def test_every_runtime_is_measured_beside_the_baseline_and_in_the_book(five_laye
         assert cell["ratio"] == pytest.approx(float(np.median(pairs[:, 0] / pairs[:, 1])), rel=2e-3)
         assert cell["ms_p10"] <= cell["ms_p50"] <= cell["ms_p90"]
     assert [list(event["metrics"]["cells"]) for event in events[-3:]] == [[FLOAT32], [FLOAT32, INT8], [FLOAT32, INT8, EAGER]]
-    assert len(entered) == 5  # three measurements, two profiles
-    assert list(found["operators"]) == list(found["base_operators"]) == [FLOAT32, INT8] and found["operators"][FLOAT32] != found["base_operators"][FLOAT32]
+    assert len(entered) == 4  # three measurements, and the profiles in turns
+    assert list(found["operators"]) == list(found["base_operators"]) == [INT8] and found["operators"][INT8] != found["base_operators"][INT8]
     again = timings.measure(asked, exclusive=exclusive, book=book)
-    assert len(entered) == 5 + 2 and again["cells"] == found["cells"]  # two profiles more; what was disturbed just now would be again
+    assert len(entered) == 4 + 1 and again["cells"] == found["cells"]  # profiles once more; what was disturbed just now would be again
 
 
 def test_a_graph_of_its_own_is_the_baselines_and_int8_is_refused_with_the_reason(five_layer_checkpoint):
@@ -113,6 +113,10 @@ def test_litert_is_measured_beside_the_baselines_own_file_which_is_made_once(fiv
     assert wide["beside"] == [latency.signature(base, FLOAT32)] * 2 and narrow["beside"][0] != narrow["beside"][1] == wide["beside"][1]
     assert (wide["ratio"], wide["ratio_low"]) == (1.0, 1.0) and len(narrow["blocks"]) == 3 and narrow["file_bytes"] < wide["file_bytes"]
     assert sorted(made) == ["float32", "int8"] and not found["operators"]
+    book = latency.Memory()
+    book.add(wide["signature"], wide["signature"], wide | {"beside": ["of another version"] * 2})
+    assert timings.measure(asked_for(runtimes=(LITERT,)), book=book)["cells"][LITERT]["beside"] == wide["beside"]
+    assert book.find(wide["signature"], wide["signature"], LITERT)["beside"] == wide["beside"], "runs of this version find it"
     timed._FILES.clear()
     assert set(timings.measure(asked)["cells"]) == {LITERT, LITERT_INT8} and len(made) == 2
 
@@ -139,6 +143,23 @@ def test_the_profile_names_the_operators_of_the_graph(five_layer_checkpoint, tmp
     by_name = {each["operator"]: each for each in found}
     assert sum(each["calls"] for name, each in by_name.items() if "Conv" in name) == convolutions == 4
     assert sum(each["share"] for each in found) == pytest.approx(1) and list(tmp_path.iterdir()) == []
+
+
+def test_sessions_are_profiled_in_blocks_that_take_turns(tmp_path):
+    class Session:
+        def __init__(self, name: str):
+            self.name = name
+
+        def run(self, *_):
+            order.append(self.name)
+
+        def end_profiling(self) -> str:
+            (tmp_path / self.name).write_text("[]")
+            return str(tmp_path / self.name)
+
+    order: list[str] = []
+    assert operators.operators([Session("a"), Session("b")], {}, 25) == [[], []]
+    assert order == (["a"] * 15 + ["b"] * 15) * 2 and list(tmp_path.iterdir()) == []
 
 
 def test_a_profile_is_read_as_the_median_over_its_last_runs():

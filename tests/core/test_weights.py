@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.architecture import Architecture
-from core.weights import clone
+from core.weights import clone, sum_of_pictures
 
 
 @pytest.mark.parametrize("model", ["squeezenet1_1", "shufflenet_v2_x0_5"])
@@ -34,3 +34,10 @@ def test_a_part_that_is_used_twice_is_copied_once():
     part = nn.Linear(2, 2)
     copy = clone(nn.Sequential(part, nn.ReLU(), part))
     assert copy[0] is copy[2] and copy[0] is not part
+
+
+def test_pictures_are_summed_whatever_their_order_in_memory():
+    x = torch.randn(7, 6, 5, 4, generator=torch.Generator().manual_seed(2))
+    last = x.contiguous(memory_format=torch.channels_last)
+    for kind in (x, last, last[::2], last[:1].expand(7, -1, -1, -1), last[:, :3], last[:, :, 1:], last.transpose(2, 3), x[:, :1], last[..., :1, :1], x[0, 0]):
+        assert torch.allclose(sum_of_pictures(kind), kind.sum(0), atol=1e-5)

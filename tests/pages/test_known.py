@@ -104,12 +104,15 @@ def test_what_no_run_comes_with_is_found_by_the_graphs_that_runs_name(store):
     assert {row["ratio_litert"] for row in before} == {None}
     key = {"machine_id": "here", "runtime": "litert-float32", "threads": 1, "batch": 1}
     litert = {"runtime": "litert-float32", "threads": 1, "batch": 1, "ratio": 0.7}
+    older = key | {"signature": "o", "baseline_signature": "p", "row": litert | {"ratio": 0.1, "beside": ["a", "base"], "measured_at": 1.0}, "measured_at": 1.0}
     of_another_model = key | {"signature": "m", "baseline_signature": "n", "row": litert | {"ratio": 0.2, "beside": ["a", "other"]}, "measured_at": 0.0}
-    store.add_latencies([of_another_model, key | {"signature": "l", "baseline_signature": "k", "row": litert | {"beside": ["a", "base"]}, "measured_at": 0.0}])
-    done = result("squeezenet1_1", [PRUNE], 1, machine="here")
-    store.complete(done["identity"], done)  # the job that timed it changes the store as well
+    newer = key | {"signature": "l", "baseline_signature": "k", "row": litert | {"beside": ["a", "base"], "measured_at": 2.0}, "measured_at": 2.0}
+    uncompressed = key | {"signature": "k", "baseline_signature": "k", "row": litert | {"ratio": 1.0, "beside": ["base", "base"]}, "measured_at": 0.0}
+    store.add_latencies([of_another_model, newer, older, uncompressed])  # by a command too: no run changes
     rows = shelf.known("resnet18", "fashion_mnist").rows
     assert {(row["graph"], row["ratio_litert"], row["ratio_litert_int8"]) for row in rows} == {("a", 0.7, None), ("b", None, None)} and len(rows) == 3
+    baseline = shelf.known("resnet18", "fashion_mnist").baseline
+    assert baseline["identity"] is None and baseline["ratio_litert"] == 1.0, "as the runs have recorded it"
     assert {row["ratio_litert"] for row in before} == {None}, "rows that were given away stay as they are"
 
 

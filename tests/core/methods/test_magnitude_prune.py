@@ -98,6 +98,12 @@ ROWS = {
 }
 
 
+def test_scores_that_are_no_numbers_stand_last_as_in_a_sort():
+    row = np.random.default_rng(0).random(N).astype(np.float32)
+    row[::300] = np.nan
+    assert of_rank(row, N // 2) == np.sort(row)[N // 2]
+
+
 @pytest.mark.parametrize("kind", list(ROWS))
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.5, 0.8, 0.999, 1.0])
 def test_the_element_of_a_rank_is_that_of_a_sort(kind, share):
