@@ -262,8 +262,7 @@ class _Table:
                     self._tell("evaluate")
 
     def _add(self, pair: tuple | None, logits, labels) -> None:
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, 0]  # of equal logits the one that `core.metrics.accuracy` takes
-        self.right.setdefault(pair, []).append((best == labels).numpy())
+        self.right.setdefault(pair, []).append((logits.argmax(1) == labels).numpy())
 
     def _tell(self, stage: str) -> None:
         fraction = COMPRESS_SHARE * self.made / self.total + (1 - COMPRESS_SHARE) * self.done / (self.total * self.batches)

@@ -21,7 +21,7 @@ Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 class Predictions:
     """What a model said about the first n pictures of a split."""
 
-    predicted: np.ndarray  # (n,) uint16, the most probable label
+    predicted: np.ndarray  # (n,) uint16, the most probable label, of equal ones the first
     labels: np.ndarray  # (n,) int64, the true label
     in_top5: np.ndarray  # (n,) bool, the true label is among the five most probable
 
@@ -67,7 +67,8 @@ def evaluate(
             with turn():
                 logits = module(x.to(where)).cpu()  # (B, K)
                 best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-            predicted.append(best[:, 0].numpy().astype(np.uint16))
+            # of equal logits, which int8 networks have, the first: numpy takes that behind every runtime, and topk takes any
+            predicted.append(logits.argmax(1).numpy().astype(np.uint16))
             truth.append(labels.numpy())
             in_top5.append((best == labels[:, None]).any(1).numpy())
             seen += len(labels)

@@ -111,6 +111,12 @@ def test_top1_and_top5_are_scikit_learns(scores, batch_size):
     assert figures["images"] == 400 and (figures["top1_low"], figures["top1_high"]) == wilson(round(figures["top1"] * 4), 400)
 
 
+def test_of_equal_logits_the_first_counts_as_behind_every_runtime(scores):
+    rounded = np.maximum(np.round(scores), 0)  # a few whole numbers: most rows have more than one best
+    predictions = evaluate(Scores(rounded), load("digits"), 32)
+    assert np.array_equal(predictions.predicted, rounded.argmax(1)) and ((rounded == rounded.max(1, keepdims=True)).sum(1) > 1).mean() > 0.1
+
+
 def test_the_first_pictures_of_the_whole_are_the_part(scores):
     whole = evaluate(Scores(scores), load("digits"), 32)
     part = evaluate(Scores(scores), load("digits"), 32, images=123)
