@@ -16,7 +16,7 @@ import numpy as np
 
 from core import pareto
 from core.axes import AXES, ON_DEVICE, Axis
-from core.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed
+from core.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed, unrest
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _spread(timing: Mapping | None) -> str:
     """The interval of a latency ratio in a runtime that no run comes with, and whether to believe it."""
     if timing is None:
         return ""
-    return f" ({timing['ratio_low']:.2f}…{timing['ratio_high']:.2f})" + (", disturbed by other load" if timing.get("disturbed") else "")
+    return f" ({timing['ratio_low']:.2f}…{timing['ratio_high']:.2f})" + unrest(timing)
 
 
 def _sizes(rows, third: str | None) -> list[float]:

@@ -34,6 +34,7 @@ FIGURES = (
 RUNTIMES = {
     "float32": "onnxruntime-float32", "int8": "onnxruntime-int8", "pytorch": "pytorch-float32", "litert": "litert-float32", "litert_int8": "litert-int8",
 }  # fmt: skip
+DISTURBED = "disturbed by other load"
 
 
 def family(recipe: Recipe) -> str:
@@ -141,8 +142,13 @@ def _timing(metrics: Mapping) -> dict:
 
 def how_timed(point: Mapping) -> str:
     """What is to be known of a point's latency before it is believed; "" of one that was measured calmly on this machine."""
-    said = {"another machine": point["elsewhere"], "a short first look": point.get("brief"), "disturbed by other load": point.get("disturbed")}
+    said = {"another machine": point["elsewhere"], "a short first look": point.get("brief"), DISTURBED: point.get("disturbed")}
     return ", ".join(words for words, true in said.items() if true)
+
+
+def unrest(timing: Mapping) -> str:
+    """What goes behind the figure of a measurement that was not calm; "" of one that was."""
+    return f", {DISTURBED}" if timing.get("disturbed") else ""
 
 
 def timed(point: Mapping, latencies: list[dict]) -> dict:

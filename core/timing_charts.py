@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from core.charts import Theme, in_the_middle, uid
 from core.metrics.latency import verdict
+from core.points import unrest
 from core.runtimes.timed import RUNTIMES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, one a run; each also has its place and its name
@@ -50,7 +51,7 @@ def _hover(name: str, cell: Mapping) -> str:
     said = verdict(cell)
     lines = [f"<b>{name}</b>, {RUNTIMES.get(cell['runtime']).title}", f"p50 {cell['ms_p50']:.3g} ms (p10–p90 {cell['ms_p10']:.3g}…{cell['ms_p90']:.3g})"]
     lines.append(f"{cell['ratio']:.2f} × the uncompressed model’s ({cell['ratio_low']:.2f}…{cell['ratio_high']:.2f}), {said}")
-    lines.append(f"measured, {len(cell['blocks'])} blocks" + (", disturbed by other load" if cell.get("disturbed") else ""))
+    lines.append(f"measured, {len(cell['blocks'])} blocks" + unrest(cell))
     return "<br>".join(lines)
 
 

@@ -6,7 +6,7 @@ from core import timings
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
 from core.metrics.latency import verdict
-from core.points import words
+from core.points import unrest, words
 from core.recipe import Recipe
 from core.runtimes.timed import RUNTIMES
 from core.timings import LARGEST_BATCH, Timings, reason
@@ -80,7 +80,7 @@ def report(found: dict, operators: bool = False) -> str:
         if "refused" in cell:
             rows.append([RUNTIMES.get(name).title, "–", "", "not possible", "", "", ""])
             continue
-        said = verdict(cell) + (", disturbed by other load" if cell.get("disturbed") else "")
+        said = verdict(cell) + unrest(cell)
         spread = f"{cell['ms_p10']:.3g} … {cell['ms_p90']:.3g}"
         size = terminal.bytes_text(cell["file_bytes"]) if cell["file_bytes"] else "–"
         interval = f"{cell['ratio_low']:.3f} … {cell['ratio_high']:.3f}"
