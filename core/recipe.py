@@ -319,7 +319,7 @@ class Recipe:
 
 
 def choose(names: list[str], layers: str, whole: Mapping[str, str] | None = None) -> list[str]:
-    """The weights among `names` ("layer1.0.conv1.weight") that a step's `layers` field means; raises `BadField` when that is none.
+    """The weights among `names` ("layer1.0.conv1.weight") that a step's `layers` field means; raises `BadField` when that, or any pattern of it, is none.
 
     "all"; "inner" for all but the first and the last; or patterns such as "layer1.*, fc" on layer names. `whole` names the weight
     that a factor stands in for: factors go by its name as well as by their own, and the first layer is all of its factors.
@@ -331,10 +331,10 @@ def choose(names: list[str], layers: str, whole: Mapping[str, str] | None = None
         return [name for name in names if whole[name] not in (whole[names[0]], whole[names[-1]])]
     patterns = [pattern.strip() for pattern in layers.split(",") if pattern.strip()]
     called = {name: {name, _layer(name), whole[name], _layer(whole[name])} for name in names}
-    found = [name for name in names if any(fnmatch.fnmatchcase(word, pattern) for word in called[name] for pattern in patterns)]
-    if not found:
-        raise BadField("layers", layers, f"all, inner, or patterns that match a layer, such as {_layer(names[0])!r} or {_layer(names[-1])!r}")
-    return found
+    meant = {pattern: {name for name in names if any(fnmatch.fnmatchcase(word, pattern) for word in called[name])} for pattern in patterns}
+    for pattern in [pattern for pattern, found in meant.items() if not found] if meant else [layers]:
+        raise BadField("layers", pattern, f"all, inner, or patterns that match a layer, such as {_layer(names[0])!r} or {_layer(names[-1])!r}")
+    return [name for name in names if any(name in found for found in meant.values())]
 
 
 def _layer(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from core import pruning
 from core.errors import BadField
 from core.methods.apply import applies
-from core.recipe import PRUNE, Step, layers_param, param, register
+from core.recipe import PRUNE, STRUCTURE, Step, layers_param, param, register
 
 PIECE = 1 << 19  # weights compared in one turn
 
@@ -32,6 +32,11 @@ class NmPrune(Step):
     n: int = param(2, 1, 15, 1, title="Kept (n)", unit="weights", help="Weights kept of every m consecutive inputs; fewer than m.", harder="down")
     m: int = param(4, 2, 16, 1, title="Of every (m)", unit="weights", help="Consecutive inputs that are compared with each other.")
     layers: str = layers_param()
+
+    def undone_by(self, later: Step) -> str:
+        if later.kind == STRUCTURE:
+            return f"{later.name} takes inputs out of the groups of {self.m}; put {self.name} after {later.name}"
+        return super().undone_by(later)
 
     def check(self) -> None:
         if self.n >= self.m:

@@ -308,6 +308,7 @@ def recipe_of(*steps) -> Recipe:
         (["calibrate_batchnorm", "calibrate_batchnorm"], "the later one averages the statistics anew; leave one of the two out."),
         (["quantize", "correct_bias", "calibrate_batchnorm"], "correct_bias is undone by calibrate_batchnorm, because"),
         (["quantize", "round_adaptively", "finetune"], "round_adaptively is undone by finetune, because finetune rounds the weights to nearest again"),
+        (["nm_prune", "channel_prune"], "nm_prune is undone by channel_prune, because channel_prune takes inputs out of the groups of 4; put nm_prune after"),
         (["student", "quantize"], "student leaves its weights random, because no training follows; put a distill or finetune step after it."),
     ],
 )
@@ -371,3 +372,8 @@ def test_pruning_further_or_after_channels_left_is_no_repetition():
 def test_layers_that_match_nothing_are_refused_before_any_work(step_type):
     with pytest.raises(BadField, match=r"layers cannot be 'layr1\.\*'; it takes all, inner, or patterns that match a layer"):
         Work("resnet18", "digits", Recipe((step_type(layers="layr1.*"),)))
+
+
+def test_a_pattern_that_matches_nothing_is_refused_beside_one_that_does():
+    with pytest.raises(BadField, match=r"layers cannot be 'layr\*'; it takes all, inner, or patterns that match a layer"):
+        Work("resnet18", "digits", recipe_of({"step": "random_prune", "layers": "layer1.*, layr*"}))

@@ -137,8 +137,8 @@ def most_held(module: nn.Module, x: torch.Tensor, monkeypatch) -> tuple[int, int
     return sum(plain.values()), max(*moments, sum(kept.values())), recomputed
 
 
-@pytest.mark.parametrize("model,share", [("resnet18", 0.6), ("mobilenet_v3_small", 0.6)])
-def test_at_most_three_fifths_of_the_activations_are_ever_held(model, share, monkeypatch):
+@pytest.mark.parametrize("model,share", [("resnet18", 0.5), ("mobilenet_v3_small", 0.5)])
+def test_at_most_half_of_the_activations_are_ever_held(model, share, monkeypatch):
     module = network(model).train()
     plain, again, recomputed = most_held(module, torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last), monkeypatch)
     print(f"{model}: {plain:,} bytes, computed again {again:,}")

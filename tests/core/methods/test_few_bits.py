@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
@@ -307,6 +308,22 @@ def test_equalizing_changes_ranges_and_not_the_function(subject, context):
         evened = subject.value("features.3.weight").flatten(1).abs().amax(1)
         torch.testing.assert_close(subject.module(x), before, rtol=1e-3, atol=1e-3)
     assert float(spread.max() / spread.min()) > 40 and float(evened.max() / evened.min()) < 1.5
+
+
+def test_a_pair_of_layers_is_balanced_as_the_paper_does(subject):
+    """s_i = √(r1_i / r2_i), in numpy (Nagel et al. 2019, arXiv:1906.04721, equation 11), of a convolution with the batch norm behind it and its reader."""
+    from core.equalizing import balance, pairs
+
+    pair = next(pair for pair in pairs(subject.module) if pair.readers == ("features.3",))
+    norm = subject.module.get_submodule(pair.norm)
+    first, second = (subject.value(f"{path}.weight").numpy().copy() for path in (pair.first, pair.readers[0]))
+    gain, shift, deviation = (each.detach().numpy().copy() for each in (norm.weight, norm.bias, (norm.running_var + norm.eps).sqrt()))
+    made = np.abs(first).max((1, 2, 3)) * np.abs(gain / deviation)
+    scale = np.sqrt(made / np.abs(second).max((0, 2, 3)))
+    balance(subject, pair)
+    np.testing.assert_allclose(norm.weight.detach(), gain / scale, rtol=1e-5)
+    np.testing.assert_allclose(norm.bias.detach(), shift / scale, rtol=1e-5)
+    np.testing.assert_allclose(subject.value("features.3.weight"), second * scale[None, :, None, None], rtol=1e-5)
 
 
 def test_equalizing_after_a_grid_is_refused():

@@ -10,6 +10,7 @@ import torch
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact
 from core.architecture import Architecture
+from core.engine import measurable
 from core.errors import ParetoscopeError
 from core.methods.apply import apply
 from core.recipe import STEPS, Recipe, params
@@ -77,7 +78,7 @@ def test_random_recipes_are_repeatable_finite_and_come_back_from_the_file(name, 
         if first is None:
             continue
         with torch.no_grad():
-            assert torch.isfinite(first.module(x)).all(), recipe.canonical()
+            assert torch.isfinite(measurable(first)(x)).all(), recipe.canonical()  # with rounded activations, where there are grids for them
         assert all(torch.isfinite(tensor).all() for tensor in first.module.state_dict().values()), recipe.canonical()
         data = artifact.write(first, recipe=recipe).data
         assert data == artifact.write(made(recipe, five_layer_checkpoint, context), recipe=recipe).data, recipe.canonical()
