@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from core.errors import BadField
 from core.recipe import STRUCTURE, Step
 
 if TYPE_CHECKING:
@@ -133,7 +134,16 @@ def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
 
 
 def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
-    """Refuse the first step that changes shapes where it does not fit `subject`, before anything is trained or measured. Those after it meet other shapes."""
-    first = next((step for step in steps if step.kind == STRUCTURE), None)
-    if type(first) in _FITS:
-        _FITS[type(first)](first, replace(subject, notes=[]))
+    """Refuse what finds nothing to do in `subject`, before anything is trained or measured; of a student nothing is known before it is made.
+
+    Steps behind one that changes shapes are held against the shapes before it, which decide the same: they differ in widths. Layers that are named as
+    factors are there only later.
+    """
+    shaped = False
+    for step in steps:
+        if step.first:
+            return
+        if type(step) in _FITS:
+            with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
+                _FITS[type(step)](step, replace(subject, notes=[]))
+        shaped = shaped or step.kind == STRUCTURE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.errors import BadRecipe
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import GRID, RANGE_PICTURES, Step, layers_param, param, register
 
 PREVIEW_SAMPLE = 1 << 15  # values of a tensor that a preview looks at to choose where to clip
@@ -87,18 +87,25 @@ class Quantize(Step):
         return "" if self.parameters == "biases" and not isinstance(later, Quantize) else super().undone_by(later)
 
 
-@applies(Quantize)
-def apply(step: Quantize, subject, context) -> None:
-    from core.weights import Weight
-
+@fits(Quantize)
+def quantized(step: Quantize, subject) -> dict:
+    """Name → value of what the step puts on grids; raises `BadRecipe` when that is nothing."""
     names = subject.chosen(step.layers)
     values = {} if step.parameters == "biases" else {name: subject.value(name) for name in names}
-    sample = None if context.images_at_most is None else PREVIEW_SAMPLE
-    masks = {name: subject.weights[name].mask for name in names}
     if step.parameters != "weights":
         values |= _others(subject, names)
     if not values:
         raise BadRecipe(f"quantize finds no biases or batch norms in layers {step.layers!r}; quantize the weights, or name other layers.")
+    return values
+
+
+@applies(Quantize)
+def apply(step: Quantize, subject, context) -> None:
+    from core.weights import Weight
+
+    names, values = subject.chosen(step.layers), quantized(step, subject)
+    sample = None if context.images_at_most is None else PREVIEW_SAMPLE
+    masks = {name: subject.weights[name].mask for name in names}
     if step.granularity == "model":
         grids = _model_grids(values, step, sample, context.turn)
     else:

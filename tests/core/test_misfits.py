@@ -30,6 +30,11 @@ def work(*steps) -> Work:
     [
         ([TRAIN, {"step": "channel_prune", "layers": "fc"}], "channel_prune finds no channels to remove in layers 'fc' of five_layers, because"),
         ([TRAIN, {"step": "factorize", "layers": "features.6"}], "factorize finds no layer to factor in layers 'features.6' of five_layers, because grouped"),
+        (
+            [{"step": "channel_prune"}, TRAIN, {"step": "factorize", "layers": "features.6"}],
+            "factorize finds no layer to factor in layers 'features.6' of five_layers, because grouped",
+        ),
+        ([TRAIN, {"step": "quantize", "parameters": "biases", "layers": "features.0"}], "quantize finds no biases or batch norms in layers 'features.0'"),
     ],
 )
 def test_what_finds_nothing_to_do_is_refused_before_training_or_measuring(steps, sentence, monkeypatch):
