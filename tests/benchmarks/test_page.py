@@ -41,7 +41,8 @@ def listen(explorer: Explorer) -> None:
             window.draws = []; window.released = Infinity;
             for (const end of ['pointerup', 'mouseup']) addEventListener(end, () => { window.released = performance.now(); }, true);
             new MutationObserver(() => {
-                window.draws.push({ time: performance.now(), id: chart._fullData.at(-1).customdata?.[0]?.[0] });
+                const at = chart._fullData.at(-1);
+                window.draws.push({ time: performance.now(), id: at.customdata?.[0]?.[0], name: at.name });
             }).observe(chart, { attributes: true, attributeFilter: ['data-drawn'] });
             window.shown = (id) => window.draws.find((draw) => draw.id === id)?.time; // may be before the slider was let go
             window.shownAfter = (id) => window.draws.find((draw) => draw.time > window.released && draw.id === id)?.time;
@@ -119,19 +120,21 @@ def timed_seconds(explorer: Explorer, share: float) -> tuple[float, float]:
 
 
 def updates_a_second(explorer: Explorer, first: float) -> float:
-    """Draws a second while the thumb moves on, a percent at a time, over places that nobody has seen before."""
+    """Previews of other places a second while the thumb moves on, a percent at a time, over places that nobody has seen before."""
     slider = explorer.slider("sparsity")
     box = slider.bounding_box()
     middle = box["y"] + box["height"] / 2
     explorer.page.mouse.move(box["x"] + first * box["width"], middle)
     explorer.page.mouse.down()
     explorer.page.wait_for_timeout(500)
-    before, started, step = explorer.page.evaluate("window.draws.length"), time.monotonic(), 0
+    explorer.page.evaluate("window.draws = []")
+    started, step = time.monotonic(), 0
     while time.monotonic() - started < DRAGGED_SECONDS:
         explorer.page.mouse.move(box["x"] + (first + 0.01 * step) * box["width"], middle)
         explorer.page.wait_for_timeout(25)
         step += 1
-    rate = (explorer.page.evaluate("window.draws.length") - before) / (time.monotonic() - started)
+    shown = explorer.page.evaluate("new Set(window.draws.filter((draw) => draw.name === 'Preview').map((draw) => draw.id)).size")
+    rate = shown / (time.monotonic() - started)
     explorer.page.mouse.up()
     return rate
 

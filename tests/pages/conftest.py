@@ -89,8 +89,8 @@ class Notes:
     def submit_all(self, works, lane=None, priority=None):
         return [self.submit(work) for work in works]
 
-    def train(self, model, dataset):
-        self.asked.append(("train", model))
+    def train(self, model, dataset, **settings):
+        self.asked.append(("train", model, *settings.items()))
         return blank_row("a-training", "training", model=model, dataset=dataset)
 
     def ask(self, model, dataset):

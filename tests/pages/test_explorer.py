@@ -165,6 +165,16 @@ def test_a_pair_without_a_checkpoint_offers_training(notes):
     assert notes.asked[-1] == ("cancel", "a-training")
 
 
+def test_a_larger_input_size_is_trained_when_it_is_chosen(notes):
+    page = open_page(model=["mnasnet0_5"])
+    sizes, usual = page.selectbox(key="input-size"), page.button(key="train").label
+    assert sizes.options == ["32 × 32", "64 × 64", "96 × 96", "128 × 128", "224 × 224"] and sizes.value == 32
+    sizes.select(96).run()
+    assert page.button(key="train").label != usual
+    page.button(key="train").click().run()
+    assert notes.asked == [("train", "mnasnet0_5", ("size", 96))]
+
+
 def test_cancel_reaches_the_cluster(notes):
     page = open_page(step=["magnitude_prune~sparsity~0.6"])
     page.button(key="cancel").click().run()
