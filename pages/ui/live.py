@@ -170,20 +170,20 @@ def _sentence(view: View, known: Known, look: Look, answer) -> None:
 
 
 def _actions(view: View, work: Work | None, look: Look) -> None:
-    """What can be done with the run at hand; only what applies now is there."""
+    """What can be done with the run at hand; only what applies now is there. The curve, which appears while it trains, is left of what is pressed then."""
     if work is None:
         return
+    if look.run and look.run.get("curve"):
+        opened = st.popover("Learning curve", key="curve", icon=":material/show_chart:", on_change="rerun")
+        if opened.open:
+            with opened:
+                chart(charts.curve(look.run["curve"], THEME), key="curve-chart", height="260px", label="Learning curve", name="learning-curve")
     if look.asks_seconds:
         st.button(f"Train, {words.duration(look.asks_seconds)}", key="train-now", type="primary", on_click=acts.go, args=(work.identity(),))
     elif look.running:
         st.button("Cancel", key="cancel", icon=":material/stop_circle:", on_click=_cancel, args=(work.identity(),))
     elif look.problem:
         st.button("Run again", key="run-again", icon=":material/replay:", on_click=acts.go, args=(work.identity(),))
-    if look.run and look.run.get("curve"):
-        opened = st.popover("Learning curve", key="curve", icon=":material/show_chart:", on_change="rerun")
-        if opened.open:
-            with opened:
-                chart(charts.curve(look.run["curve"], THEME), key="curve-chart", height="260px", label="Learning curve", name="learning-curve")
     if look.here and look.here["state"] == MEASURED and not look.running and not look.stale:
         with st.popover("Why?", key="why", type="tertiary"):
             for paragraph in words.why(view.recipe, look.here):
