@@ -110,7 +110,7 @@ def row(
     entry = RUNTIMES.get(runtime)
     entry.check(subject, batch)
     mine, theirs = signature(subject, runtime, threads, batch), signature(base, entry.reference, threads, batch)
-    known = book.find(mine, theirs, runtime, threads, batch)
+    known, beside = book.find(mine, theirs, runtime, threads, batch), _beside(entry, subject, base)
     if known is None or (needs_blocks and ("blocks" not in known or _worth_another_try(known, recent))):
         for one, where in [(subject, entry), (base, RUNTIMES.get(entry.reference))][: 1 if mine == theirs else 2]:
             if where.prepare is not None:
@@ -122,10 +122,12 @@ def row(
         with exclusive() as pause:
             measured = measure(candidate, baseline, same=mine == theirs, pause=pause or _no_pause)
         known = {"runtime": runtime, "threads": threads, "batch": batch, "signature": mine, "file_bytes": file_bytes, "measured_at": time.time()} | measured
-        book.add(mine, theirs, known | _beside(entry, subject, base))
-    elif known.get("beside") != _beside(entry, subject, base).get("beside"):  # of another version of the runtime that runs come with
-        book.add(mine, theirs, known | _beside(entry, subject, base))
-    return known | _beside(entry, subject, base)
+    elif known.get("beside") == beside.get("beside"):
+        return known
+    # measured, or known by the graph of another version of the runtime that runs come with
+    known = known | beside
+    book.add(mine, theirs, known)
+    return known
 
 
 def _beside(entry: Timed, subject: Compressed, base: Compressed) -> dict:

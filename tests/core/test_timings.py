@@ -194,7 +194,7 @@ def test_why_is_a_sentence_of_what_was_measured(steps, runtime, figures, macs, s
     assert reason(found, runtime).startswith(said) or said in reason(found, runtime)
 
 
-def test_what_cannot_be_asked_is_one_sentence():
+def test_what_cannot_be_asked_is_one_sentence(five_layer_checkpoint):
     with pytest.raises(BadField, match="batch cannot be 0; it takes a whole number from 1 to 256"):
         asked_for(batch=0)
     with pytest.raises(BadField, match=r"threads cannot be 4096; it takes a whole number from 1 to .* the cores of this machine"):
