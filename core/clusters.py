@@ -3,8 +3,8 @@
 A cluster of sorted numbers is a range, so an iteration costs a binary search a centre instead of a look at every number. Many numbers are
 counted first, in the 2^16 buckets of float16, which are sorted already: they are looked at once. The iteration ends in one of many optima, a
 third above the least error or worse where clusters are many. The start "exact" is the best partition of some hundred groups of
-neighbours, found by dynamic programming (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do. What takes long is done in
-pieces, each in a turn of its own, with the same result however many they are.
+neighbours, found by the dynamic programming of Ckmeans.1d.dp (Wang and Song 2011, doi:10.32614/RJ-2011-015), which leaves it little to do. What
+takes long is done in pieces, each in a turn of its own, with the same result however many they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import ckwrap
 import numpy as np
 
 ITERATIONS = 1000
@@ -22,9 +23,7 @@ SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
 BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
 FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
 PIECE = 1 << 22  # numbers that are looked at in one turn, some hundredths of a second
-CLUSTERS = 32  # that dynamic programming adds in one turn
 QUANTILES = 8  # of each sorted piece, by which the ranges are chosen that pieces are put together in
-TABLE = 600  # groups up to which the error of every range of them is tabulated
 Turn = Callable[[], contextlib.AbstractContextManager]
 
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
@@ -68,7 +67,8 @@ def centres(numbers: np.ndarray, count: int, start: str, seed: int, turn: Turn =
                 return distinct
         with turn():
             tally = Tally.of(row)
-    found = _start(tally, count, start, seed, turn)
+    with turn():
+        found = _start(tally, count, start, seed)
     with turn():
         return np.unique(_lloyd(tally, found).astype(np.float32))
 
@@ -144,14 +144,9 @@ def _lloyd(tally: Tally, found: np.ndarray) -> np.ndarray:
     return found
 
 
-def _start(tally: Tally, count: int, start: str, seed: int, turn: Turn) -> np.ndarray:
+def _start(tally: Tally, count: int, start: str, seed: int) -> np.ndarray:
     if start == "exact":
-        return _exact(tally, count, turn)
-    with turn():
-        return _simple_start(tally, count, start, seed)
-
-
-def _simple_start(tally: Tally, count: int, start: str, seed: int) -> np.ndarray:
+        return _exact(tally, count)
     low, high, total = float(tally.values[0]), float(tally.values[-1]), int(tally.before[-1])
     if start == "linear":
         return np.linspace(low, high, count)
@@ -179,84 +174,18 @@ def _fill(values: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.nda
     return np.sort(moved)
 
 
-def _exact(tally: Tally, count: int, turn: Turn) -> np.ndarray:
+def _exact(tally: Tally, count: int) -> np.ndarray:
     """The means (count,) of the best cut of the numbers into ranges, each a union of groups of neighbours.
 
-    Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse.
+    Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse. What lies inside
+    a group adds the same to the error of every cut, so that its mean stands for it.
     """
     values, total = tally.values, tally.before[-1]
     groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
-    with turn():
-        ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
-        wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
-        starts = np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)]))
-        middle = tally.sums[-1] / total
-        borders = np.append(starts, len(values))
-        weight = tally.before[borders]
-        first = tally.sums[borders] - middle * weight  # about 0, so that squares cancel less
-        second = _running(np.square(values - middle) * np.diff(tally.before))[borders]
-    cuts = _cuts(weight, first, second, min(count, len(starts)), turn)
-    means = np.diff(first[cuts]) / np.diff(weight[cuts]) + middle
+    ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
+    wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
+    borders = np.append(np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)])), len(values))
+    sizes = np.diff(tally.before[borders])
+    found = ckwrap.ckmeans(np.diff(tally.sums[borders]) / sizes, min(count, len(sizes)), weights=sizes, method="loglinear")
+    means = np.sort(found.centers)
     return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))
-
-
-def _cuts(weight: np.ndarray, first: np.ndarray, second: np.ndarray, count: int, turn: Turn) -> np.ndarray:
-    """Where to cut g groups into `count` ranges of least squared error, from 0 to g, by the groups' running weights and moments (g + 1,)."""
-    size = len(weight) - 1
-
-    def spread(begin, end):
-        """Squared error of groups begin … end − 1 as one cluster."""
-        total = first[end] - first[begin]
-        return second[end] - second[begin] - total * total / np.maximum(weight[end] - weight[begin], 1)
-
-    ends = np.arange(size + 1)
-    table = np.where(ends[None, :] < ends[:, None], spread(ends[None, :], ends[:, None]), np.inf) if size <= TABLE else None  # (end, begin)
-    least = spread(np.zeros(size + 1, int), ends)
-    least[0] = np.inf  # a cluster is not empty
-    steps = []
-    for begin in range(2, count + 1, CLUSTERS):
-        with turn():
-            for clusters in range(begin, min(begin + CLUSTERS, count + 1)):
-                if table is None:
-                    least, cut = _one_more(least, spread, size, clusters)
-                else:
-                    errors = table + least
-                    cut = errors.argmin(1)
-                    least = errors[ends, cut]
-                steps.append(cut)
-    borders, end = [size], size
-    for cut in reversed(steps):
-        end = int(cut[end])
-        borders.append(end)
-    return np.unique(np.append(borders, 0))
-
-
-def _one_more(before: np.ndarray, spread, size: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """The least errors of the first j groups in one cluster more than `before`, and where the last of them begins.
-
-    The best beginnings rise with j, so each is looked for between those of its neighbours, half of the j at a time.
-    """
-    least, cut = np.full(size + 1, np.inf), np.zeros(size + 1, int)
-    known = np.array([clusters - 1, size + 1])  # j whose beginnings are known; the two ends stand for the limits
-    limits = np.zeros(size + 2, int)
-    limits[clusters - 1], limits[size + 1] = clusters - 1, size
-    while True:
-        middle = (known[1:] + known[:-1]) // 2
-        fresh = middle[(middle > known[:-1]) & (middle < known[1:])]
-        if not fresh.size:
-            return least, cut
-        place = np.searchsorted(known, fresh)
-        low = np.maximum(limits[known[place - 1]], clusters - 1)
-        high = np.minimum(np.minimum(limits[known[place]], fresh - 1), size - 1)
-        high = np.maximum(high, low)
-        lengths = high - low + 1
-        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        begins = np.arange(lengths.sum()) - np.repeat(offsets - low, lengths)
-        errors = before[begins] + spread(begins, np.repeat(fresh, lengths))
-        best = np.minimum.reduceat(errors, offsets)
-        at = np.flatnonzero(errors == np.repeat(best, lengths))
-        which = np.repeat(np.arange(fresh.size), lengths)[at]
-        firsts = at[np.searchsorted(which, np.arange(fresh.size))]
-        least[fresh], cut[fresh] = best, begins[firsts]
-        limits[fresh] = cut[fresh]
-        known = np.sort(np.concatenate([known, fresh]))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float8": torch.float8_e4m3fn}
 LARGEST_FLOAT8 = 448.0
 AT_ONCE = 1 << 16  # numbers whose intermediate results fit the processor's cache
+CELLS = 1 << 14  # in which a border between two entries is looked up
 KINDS: dict[str, type[Grid]] = {}
 
 
@@ -330,5 +331,29 @@ def nearest(latent: Tensor, entries: Tensor) -> Tensor:
 
     clusters, row = entries[1:], flat(latent)
     between = (clusters[1:] + clusters[:-1]) / 2
-    codes = torch.bucketize(row, between, out_int32=True).to(torch.int16).add_(1)
+    codes = _ranges(row, between).add_(1)
     return unflat(codes.mul_(row != 0), latent)
+
+
+def _ranges(row: Tensor, borders: Tensor) -> Tensor:
+    """How many of the ascending borders (K,) lie below each number (n,), int16.
+
+    Of many numbers it is looked up in equal cells, each with at most one border: a quarter of the time of a search. What decides on which side of its border
+    a number lies is the comparison alone; the cells only have to ascend with the numbers, as float arithmetic does.
+    """
+    low, width = borders[:1], (borders[-1:] - borders[:1]) / CELLS
+
+    def cell(numbers: Tensor) -> Tensor:
+        return ((numbers - low) / width).clamp_(0, CELLS - 1).int()
+
+    if row.numel() > 8 * CELLS and len(borders) > 1 and float(width) > 0:
+        within = cell(borders).long()
+        if (within.diff() > 0).all():
+            below = torch.zeros(CELLS + 1, dtype=torch.int16).index_fill_(0, within + 1, 1).cumsum(0, dtype=torch.int16)[:CELLS]
+            border = torch.full((CELLS,), math.inf).index_copy_(0, within, borders)
+            codes = torch.empty(row.shape, dtype=torch.int16)
+            for part, found in zip(row.split(AT_ONCE), codes.split(AT_ONCE), strict=True):
+                at = cell(part) & (CELLS - 1)  # also of what is not a number
+                torch.add(below.index_select(0, at), part > border.index_select(0, at), out=found)
+            return codes
+    return torch.bucketize(row, borders, out_int32=True).to(torch.int16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import artifact
+from core import artifact, grids
 from core import clusters as module
 from core.clusters import centres
 from core.errors import Cancelled
@@ -42,6 +42,25 @@ def test_k_means_is_within_two_percent_of_the_optimum(shape, clusters):
     assert error(numbers, found.astype(float)) <= 1.02 * best
 
 
+def plain_least_error(numbers: np.ndarray, clusters: int) -> float:
+    """The least squared error of `clusters` ranges of the sorted numbers, by trying every end of the last of them."""
+    row = np.sort(numbers.astype(float))
+    apart = np.array(
+        [[np.square(row[begin:end] - row[begin:end].mean()).sum() if end > begin else np.inf for begin in range(len(row))] for end in range(len(row) + 1)]
+    )
+    least = apart[:, 0]
+    for _ in range(clusters - 1):
+        least = np.array([min(least[:end] + apart[end, :end], default=np.inf) for end in range(len(row) + 1)])
+    return float(least[-1])
+
+
+@pytest.mark.parametrize("clusters", [2, 5, 12, 40])
+def test_few_numbers_are_cut_as_plainly_trying_all_cuts_them(clusters):
+    numbers = np.random.default_rng(4).laplace(0, 0.02, 160).astype(np.float32)
+    found = centres(numbers, clusters, "exact", 0)
+    assert error(numbers, found.astype(float)) == pytest.approx(plain_least_error(numbers, clusters), rel=1e-5)
+
+
 @pytest.mark.parametrize("shape", list(SHAPES))
 @pytest.mark.parametrize("clusters", [2, 4, 16, 64, 128])
 def test_numbers_counted_in_buckets_have_centres_as_good(shape, clusters, monkeypatch):
@@ -54,6 +73,18 @@ def test_numbers_counted_in_buckets_have_centres_as_good(shape, clusters, monkey
     kept = numbers[numbers != 0].astype(float)
     found = centres(numbers, clusters, "exact", 0)
     assert len(found) == clusters and error(kept, found.astype(float)) <= 1.02 * error(kept, np.asarray(ckwrap.ckmeans(kept, clusters).centers))
+
+
+@pytest.mark.parametrize("spread", ["even", "crowded"])
+@pytest.mark.parametrize("count", [1, 2, 15, 255])
+def test_the_nearest_entry_is_that_of_a_binary_search(count, spread):
+    generator = np.random.default_rng(5)
+    borders = np.linspace(-0.05, 0.04, count) if spread == "even" else np.sort(generator.normal(0, 1e-6, count))
+    borders = borders.astype(np.float32)
+    numbers = generator.normal(0, 0.03, 300_000).astype(np.float32)
+    numbers[:count], numbers[-count:] = borders, np.nextafter(borders, np.float32(1))  # on a border, and just beyond it
+    numbers[1000:1003] = 0, np.inf, -np.inf
+    assert np.array_equal(grids._ranges(torch.from_numpy(numbers), torch.from_numpy(borders)).numpy(), np.searchsorted(borders, numbers))
 
 
 def test_many_numbers_that_float16_cannot_tell_apart_are_sorted():
