@@ -1,7 +1,8 @@
 """Where a uniform grid is clipped: from rows of numbers to scales and zero points, by four estimators.
 
 minmax covers every number. percentile leaves out the outermost share. mse and entropy try shrunken ranges and keep the one whose
-rounding loses least: in squares, or in information (the divergence between the histograms before and after, as TensorRT chooses).
+rounding loses least: in squares, or in information (the divergence between the histograms before and after, as TensorRT chooses). A few
+numbers have no histogram to speak of: short rows, as those of groups, are shrunk alike, by the histogram of all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ SHRINK = tuple(1 - 0.05 * step for step in range(15))  # 1.00 … 0.30 of the fu
 OUTERMOST = 0.001  # of the numbers, that percentile leaves out on each side that the grid has
 BINS = 256  # of a histogram, from the lowest number to the highest
 FEWEST = 64  # numbers of a row that a sample leaves
+TOGETHER = 1 << 20  # numbers of short rows that their one histogram is taken of
+CACHED = 1 << 18  # numbers of a long row whose errors are worked out together, within the processor's cache
 AT_ONCE = 1 << 22  # numbers, or bins of histograms, that are looked at together
 Turn = Callable[[], contextlib.AbstractContextManager]
 
@@ -47,6 +50,9 @@ def fit(
         if clipping == "percentile":
             return span(*_percentile(rows, low, high, symmetric))
     tried = SHRINK if sample is None else SHRINK[::3]
+    if clipping == "entropy" and rows.shape[1] < BINS:
+        share = _alike(rows, low, high, bits, symmetric, tried, turn)
+        return span(share * low, share * high)
     several = max(1, AT_ONCE // max(rows.shape[1], BINS))
     found = []
     for part, least, most in zip(rows.split(several), low.split(several), high.split(several), strict=True):
@@ -72,6 +78,18 @@ def _shrunk(ranges: list[tuple[Tensor, Tensor]], span: Callable, loss: Callable,
     return best
 
 
+def _alike(rows: Tensor, low: Tensor, high: Tensor, bits: int, symmetric: bool, tried: tuple[float, ...], turn: Turn) -> float:
+    """The one shrink of rows [low, high] by which the least information is lost over all their numbers, each as a share of its row's farther end."""
+    with turn():
+        ends = torch.maximum(high, -low).clamp(min=1e-30)
+        least, most = (low / ends).amin(0, keepdim=True), (high / ends).amax(0, keepdim=True)  # (1,)
+        stride = 1 | -(-rows.numel() // TOGETHER)  # odd, so that it meets every place of a row
+        together = (rows / ends[:, None]).view(1, -1)[:, ::stride]
+        loss = _divergence(together, least, most, bits, symmetric)
+        lost = [float(loss(*spanning(least * share, most * share, bits, symmetric))) for share in tried]
+    return tried[lost.index(min(lost))]
+
+
 def spanning(low: Tensor, high: Tensor, bits: int, symmetric: bool, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     """The scale and zero point whose grid spans [low, high] (R,); scale 1 and zero point 0 where a row is all zero."""
     scale = (high - low) / (2**bits - (2 if symmetric else 1))
@@ -93,10 +111,15 @@ def _ends(bits: int, symmetric: bool) -> tuple[int, int]:
 def _squares(rows: Tensor, bits: int, symmetric: bool) -> Callable[[Tensor, Tensor], Tensor]:
     """Scales and zero points (R,) → squared rounding error of each row (R,)."""
     low, high = _ends(bits, symmetric)
+    short = rows.shape[1] < BINS
+    parts = [rows.t().contiguous()] if short else rows.split(CACHED, 1)  # short rows side by side: what is computed together lies together
 
     def error(scale: Tensor, zero: Tensor) -> Tensor:
-        scale, zero = scale[:, None], zero[:, None].float()
-        return ((rows / scale).round_().clamp_(low - zero, high - zero).mul_(scale).sub_(rows)).square_().sum(1)
+        zero = zero.float()
+        if not short:
+            scale, zero = scale[:, None], zero[:, None]
+        squares = (((part / scale).round_().clamp_(low - zero, high - zero).mul_(scale).sub_(part)).square_() for part in parts)
+        return sum(each.sum(0 if short else 1) for each in squares)
 
     return error
 

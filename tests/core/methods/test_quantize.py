@@ -87,7 +87,7 @@ def test_percentile_counts_what_is_left_and_not_what_was_pruned():
 
 
 def test_entropy_looks_at_rows_in_pieces_and_finds_the_same(monkeypatch):
-    rows = torch.randn(50, 64, generator=torch.Generator().manual_seed(9)) ** 3
+    rows = torch.randn(50, ranges.BINS, generator=torch.Generator().manual_seed(9)) ** 3
     whole = fit(rows, 4, False, "entropy")
     seen, plain = [], ranges._divergence
     monkeypatch.setattr(ranges, "_divergence", lambda part, *given: seen.append(len(part)) or plain(part, *given))
@@ -139,6 +139,20 @@ def test_entropy_takes_the_range_that_a_slow_second_look_finds_least(bits):
     for row, scale in zip(rows.double().numpy(), fit(rows, bits, True, "entropy")[0].tolist(), strict=True):
         divergences = lambda at, row=row: [slow_divergence(row, at, levels, nudge) for nudge in (-1e-6, 1e-6)]
         assert min(divergences(scale)) <= min(max(divergences(share * np.abs(row).max() / levels)) for share in ranges.SHRINK) + 0.02
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_short_rows_are_shrunk_alike_by_the_histogram_of_them_all(symmetric):
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.rand(400, 1, generator=generator) + 0.1
+    rows = spread * torch.randn(400, 64, generator=generator) ** 3
+    scale, _zero = fit(rows, 4, symmetric, "entropy")
+    shares = scale / fit(rows, 4, symmetric)[0]
+    assert float(shares.max() - shares.min()) < 1e-6 and float(shares[0]) < 0.9
+    if symmetric:
+        together = (rows / rows.abs().amax(1, keepdim=True)).flatten().double().numpy()
+        lost = {share: np.mean([slow_divergence(together, share / 7, 7, nudge) for nudge in (-1e-6, 1e-6)]) for share in ranges.SHRINK}
+        assert lost[min(lost, key=lambda share: abs(share - float(shares[0])))] <= min(lost.values()) + 0.02
 
 
 def test_powers_of_two_cover_and_are_powers_of_two():
