@@ -22,10 +22,11 @@ from typing import Any, TypeVar
 import core.methods  # noqa: F401  (registers the steps)
 from core.errors import BadField, BadInput, BadRecipe
 from core.points import bytes_words, value_words
-from core.recipe import STEPS, Param, Recipe, params
+from core.recipe import STEPS, Param, Recipe, Step, params
 
 SCREEN_IMAGES = 500  # pictures of a first, short look at a position
 INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
+ONLY_WHERE = {"group_size": ("granularity", "group")}  # the choice of another field without which a field says nothing
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
 
 Position = TypeVar("Position")
@@ -66,9 +67,17 @@ class Vary:
     def _check(self) -> None:
         step = self.recipe.steps[self.at]
         if not self.spec.harder:
-            others = [Vary(self.recipe, at, spec.name).name for at, other in enumerate(self.recipe.steps) for spec in params(type(other)) if spec.harder]
+            others = [
+                Vary(self.recipe, at, spec.name).name
+                for at, other in enumerate(self.recipe.steps)
+                for spec in params(type(other))
+                if spec.harder and not _idle(other, spec.name)
+            ]
             offer = f"this recipe's {', '.join(others)} can be" if others else "no field of this recipe can be"
             raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more; {offer}.")
+        if _idle(step, self.field):
+            other, choice = ONLY_WHERE[self.field]
+            raise BadRecipe(f"{self.name} cannot be varied, because it says nothing where the {other} is {getattr(step, other)}; set that to {choice}.")
         instead = INSTEAD.get(self.field, "")
         if getattr(step, instead, None) is not None:
             value = getattr(step, instead)
@@ -116,6 +125,12 @@ class Vary:
     def words(self, value: object) -> str:
         """`sparsity 80 %`, `4 bits`."""
         return ("" if self.spec.unit else f"{self.spec.title.lower()} ") + value_words(self.spec, value)
+
+
+def _idle(step: Step, field: str) -> bool:
+    """Whether another field's choice leaves this one without a meaning."""
+    other, choice = ONLY_WHERE.get(field, ("", None))
+    return bool(other) and getattr(step, other) != choice
 
 
 def pair(held: Mapping[int, bool]) -> tuple[int | None, int | None]:

@@ -30,7 +30,7 @@ class NmPrune(Step):
     kind: ClassVar[str] = PRUNE
 
     n: int = param(2, 1, 15, 1, title="Kept (n)", unit="weights", help="Weights kept of every m consecutive inputs; fewer than m.", harder="down")
-    m: int = param(4, 2, 16, 1, title="Of every (m)", unit="weights", help="Consecutive inputs that are compared with each other.")
+    m: int = param(4, 2, 16, 1, title="Of every (m)", unit="weights", help="Consecutive inputs that are compared with each other.", harder="up")
     layers: str = layers_param()
 
     def undone_by(self, later: Step) -> str:

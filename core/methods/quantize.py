@@ -44,8 +44,9 @@ class Quantize(Step):
     )
     layers: str = layers_param()
     group_size: int = param(
-        64, later=True, choices=(16, 32, 64, 128), unit="weights", help="How many consecutive weights share a scale, where the granularity is group."
-    )
+        64, later=True, choices=(16, 32, 64, 128), unit="weights", harder="up",
+        help="How many consecutive weights share a scale, where the granularity is group.",
+    )  # fmt: skip
     scale: str = param(
         "free", later=True, choices=("free", "power_of_two"), help="Any scale, or powers of two only: fixed point, which multiplies by shifting."
     )
