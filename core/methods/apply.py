@@ -124,7 +124,10 @@ _FITS: dict[type[Step], Fits] = {}
 
 
 def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
-    """Decorator: this function raises `BadRecipe` when steps of that type find nothing to do in a network. It changes nothing but notes."""
+    """Decorator: this function raises `BadRecipe` when steps of that type find nothing to do in a network. It changes nothing but notes.
+
+    Of a step that starts with a fresh network, it returns one of the same shapes.
+    """
 
     def enter(function: Fits) -> Fits:
         _FITS[step_type] = function
@@ -134,16 +137,19 @@ def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
 
 
 def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
-    """Refuse what finds nothing to do in `subject`, before anything is trained or measured; of a student nothing is known before it is made.
+    """Refuse what finds nothing to do in `subject`, or in the student that takes its place, before anything is trained or measured.
 
     Steps behind one that changes shapes are held against the shapes before it, which decide the same: they differ in widths. Layers that are named as
     factors are there only later.
     """
     shaped = False
+    asked = [step for step in steps if type(step) in _FITS]
+    if all(step.first for step in asked):
+        return
     for step in steps:
         if step.first:
-            return
-        if type(step) in _FITS:
+            subject = _FITS[type(step)](step, subject)
+        elif step in asked:
             with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
                 _FITS[type(step)](step, replace(subject, notes=[]))
         shaped = shaped or step.kind == STRUCTURE

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from core import zoo
 from core.errors import BadField, BadRecipe
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import STRUCTURE, TRAIN, Step, param, register
 
 MULTIPLE = 8  # channels; kernels like multiples
@@ -49,6 +49,19 @@ class Student(Step):
 
     def model_after(self, model: str) -> str:
         return model if self.model == "self" else self.model
+
+
+@fits(Student)
+def shapes(step: Student, subject):
+    """A student of the same shapes as any other seed's; raises `BadRecipe` where there is none."""
+    from core.weights import Compressed
+
+    before = subject.architecture
+    step.check_model(before.model)
+    model = step.model_after(before.model)
+    zoo.check_reads(model, before.input_size)
+    module, architecture, _whole = _made(model, before.classes, before.input_size, step.width, 0)
+    return Compressed.of(module, architecture)
 
 
 @applies(Student)

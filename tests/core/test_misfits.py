@@ -34,6 +34,14 @@ def work(*steps) -> Work:
             [{"step": "channel_prune"}, TRAIN, {"step": "factorize", "layers": "features.6"}],
             "factorize finds no layer to factor in layers 'features.6' of five_layers, because grouped",
         ),
+        (
+            [{"step": "student", "width": 0.5}, TRAIN, {"step": "factorize", "layers": "features.6"}],
+            "factorize finds no layer to factor in layers 'features.6' of five_layers, because grouped",
+        ),
+        (
+            [{"step": "student", "model": "squeezenet1_1", "width": 1.0}, TRAIN, {"step": "channel_prune", "layers": "classifier.1"}],
+            "channel_prune finds no channels to remove in layers 'classifier.1' of squeezenet1_1, because",
+        ),
         ([TRAIN, {"step": "quantize", "parameters": "biases", "layers": "features.0"}], "quantize finds no biases or batch norms in layers 'features.0'"),
     ],
 )
