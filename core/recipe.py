@@ -110,7 +110,7 @@ def layers_param(default: str = "all"):
 
 def recomputing_param():
     """The field that every training step shares: trade computing for memory."""
-    return param(False, later=True, help="Compute activations again instead of keeping them: half the memory or less, up to half more time.")
+    return param(False, later=True, help="Compute activations again instead of keeping them: half the memory or less, for a sixth to nine tenths more time.")
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,22 @@ class Step:
         for earlier in reversed(before):
             if earlier.kind == STRUCTURE:  # a share of other weights
                 return ""
-            if type(earlier) is type(self) and earlier.sparsity >= self.sparsity and dataclasses.replace(earlier, sparsity=self.sparsity) == self:
-                return f"{self.name} before it prunes as much already"
+            if _prunes_as_much(earlier, self):
+                return f"{earlier.name} before it prunes as much already"
         return ""
 
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
+
+
+def _prunes_as_much(earlier: Step, later: Step) -> bool:
+    """Whether the weights that `earlier` sets to zero, which `later` takes first, are as many as it takes."""
+    if getattr(earlier, "threshold", None) is not None or not getattr(earlier, "sparsity", 0.0) >= later.sparsity:
+        return False
+    if type(earlier) is type(later):
+        return dataclasses.replace(earlier, sparsity=later.sparsity) == later
+    single = [step for step in (earlier, later) if step.kind == PRUNE and hasattr(step, "scope") and getattr(step, "granularity", "weight") == "weight"]
+    return len(single) == 2 and earlier.scope == later.scope and earlier.layers == later.layers
 
 
 @functools.cache

@@ -354,6 +354,7 @@ def test_patterns_of_factors_are_compared_as_well():
         ("resnet18", ["correct_bias", "quantize"], "correct_bias changes nothing, because no step before it puts weights on a grid."),
         ("resnet18", ["round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
         ("resnet18", ["magnitude_prune", {"step": "magnitude_prune", "sparsity": 0.5}], "magnitude_prune changes nothing, because magnitude_prune before it"),
+        ("resnet18", ["magnitude_prune", {"step": "random_prune", "sparsity": 0.5}], "random_prune changes nothing, because magnitude_prune before it"),
     ],
 )
 def test_a_step_that_changes_nothing_of_the_model_is_warned_of(model, steps, sentence):
@@ -362,7 +363,12 @@ def test_a_step_that_changes_nothing_of_the_model_is_warned_of(model, steps, sen
 
 def test_pruning_further_or_after_channels_left_is_no_repetition():
     half = {"step": "magnitude_prune", "sparsity": 0.5}
-    for steps in ([half, "magnitude_prune"], ["magnitude_prune", "channel_prune", half], ["magnitude_prune", half | {"layers": "fc"}], ["random_prune", half]):
+    for steps in (
+        [half, "magnitude_prune"],
+        ["magnitude_prune", "channel_prune", half],
+        ["magnitude_prune", half | {"layers": "fc"}],
+        ["random_prune", half | {"scope": "layer"}],
+    ):
         assert Work("resnet18", "digits", recipe_of(*steps)).warnings() == []
 
 

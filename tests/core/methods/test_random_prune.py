@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_what_was_pruned_before_goes_first(subject, context):
     apply(RandomPrune(sparsity=0.6), subject, context)
     assert all(not (weight.mask & ~before[name]).any() for name, weight in subject.weights.items())
     assert sum(int((~mask).sum()) for mask in before.values()) < sum(int((~weight.mask).sum()) for weight in subject.weights.values())
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("later", [RandomPrune, MagnitudePrune, GradientPrune, functools.partial(EntropyPrune, granularity="weight")])
+def test_a_lesser_share_after_a_greater_one_is_said_to_change_nothing_and_changes_nothing(later, scope, subject, context):
+    first, second = MagnitudePrune(sparsity=0.6, scope=scope), later(sparsity=0.5, scope=scope)
+    assert second.idle((first,), {}) == "magnitude_prune before it prunes as much already"
+    apply(first, subject, context)
+    before = {name: weight.mask for name, weight in subject.weights.items()}
+    apply(second, subject, context)
+    assert all(torch.equal(weight.mask, before[name]) for name, weight in subject.weights.items())
 
 
 def top1(step) -> float:
