@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import pytest
 import torch
 
 import core.methods  # noqa: F401  (registers the steps)
-from core import pruning, zoo
+from core import gallery, pruning, zoo
 from core.architecture import Architecture
 from core.datasets import load
+from core.methods import student
 from core.methods.apply import Context, apply
 from core.recipe import STEPS, TRAIN, params
+from core.recompute import Recomputed
 from core.weights import Compressed
 
 pytestmark = pytest.mark.benchmark
@@ -21,6 +24,16 @@ JOBS = {"factorize", "mixed_precision", "round_adaptively", "contribution_prune"
 WEIGHTS_AT_MOST, PICTURES_AT_MOST = 0.15, 1.25
 BACKWARD = {"gradient_prune", "channel_prune"}  # read their pictures there and back
 AFTER_A_GRID = {"correct_bias"}
+OTHERWISE = [  # settings of steps that look at weights alone, where they take longest
+    *(("quantize", {"clipping": clipping}) for clipping in ("mse", "percentile", "entropy")),
+    *(("quantize", {"granularity": granularity, "clipping": clipping}) for granularity in ("model", "tensor", "group") for clipping in ("mse", "entropy")),
+    *(("quantize", {"granularity": "group", "group_size": 16, "clipping": clipping}) for clipping in ("mse", "entropy")),
+    ("quantize", {"parameters": "weights_and_biases", "symmetric": False}), ("quantize", {"scale": "power_of_two"}),
+    *(("share_weights", {"clusters": clusters}) for clusters in (64, 128, 256)), ("share_weights", {"clusters": 256, "scope": "model"}),
+    ("share_weights", {"init": "kmeans++"}), ("entropy_prune", {"granularity": "weight"}), ("random_prune", {"scope": "layer"}),
+    ("magnitude_prune", {"scope": "layer"}), ("nm_prune", {"n": 1, "m": 16}), ("cast", {"dtype": "float8"}),
+    ("channel_prune", {"importance": "l2"}), ("channel_prune", {"importance": "random"}), ("channel_prune", {"importance": "bn_scale"}),
+]  # fmt: skip
 READING = [  # settings that read pictures, of steps that by default read none, or read them otherwise
     ("quantize", {"activation_bits": 8}), ("quantize", {"weight_bits": 4, "activation_bits": 4}), ("binarize", {"activations": True}),
     ("ternarize", {"activations": True}), ("channel_prune", {"importance": "entropy"}), ("channel_prune", {"importance": "taylor"}),
@@ -38,6 +51,13 @@ def bare(module, dataset, split: str, count: int, size: int, backward: bool) -> 
     return time.process_time() - started
 
 
+def read_by(step) -> int | None:
+    """How many pictures a step reads at these settings; None where it looks at weights alone."""
+    if getattr(step, "importance", "taylor") not in ("taylor", "entropy") or getattr(step, "granularity", "filter") == "weight":
+        return None
+    return step.ranges_from or (step.images if "images" in {spec.name for spec in params(type(step))} else None)
+
+
 def test_every_step_takes_no_longer_than_it_may():
     torch.set_num_threads(1)
     checkpoint, dataset = zoo.checkpoint(MODEL, DATA), load(DATA)
@@ -47,12 +67,12 @@ def test_every_step_takes_no_longer_than_it_may():
     whole = bare(module, dataset, "validation", 5000, checkpoint.input_size, False)
     lines, slow = [], []
     for name, kind in STEPS.items():
-        if kind.kind == TRAIN or name == "student" or name in JOBS:
+        if kind.kind == TRAIN or name in JOBS:
             lines.append((name, "a job, with progress"))
     timed = [name for name in STEPS if name not in dict(lines)]
-    for name, fields in [*((name, {}) for name in timed), *READING]:
+    for name, fields in [*((name, {}) for name in timed), *OTHERWISE, *READING]:
         step = STEPS.get(name)(**fields)
-        images = step.ranges_from or (getattr(step, "images", None) if "images" in {spec.name for spec in params(type(step))} else None)
+        images = read_by(step)
         backward = name in BACKWARD and getattr(step, "importance", "") != "entropy"
         tries = []  # of both in turn; the quickest counts, because what else a machine does only adds
         for _ in range(1 if images is None else 3):
@@ -61,6 +81,7 @@ def test_every_step_takes_no_longer_than_it_may():
             if name in AFTER_A_GRID:
                 apply(STEPS.get("quantize")(), subject, context)
             pruning._REMEMBERED.clear()  # what another setting measured of the same pictures
+            student._LAST.clear()
             started = time.process_time()
             apply(step, subject, context)
             took = time.process_time() - started
@@ -75,3 +96,23 @@ def test_every_step_takes_no_longer_than_it_may():
     for name, said in lines:
         print(f"{name:48s} {said}")
     assert not slow, "; ".join(slow)
+
+
+@pytest.mark.parametrize("model", gallery.MODELS)
+def test_activations_that_are_computed_again_cost_less_than_a_second_pass(model):
+    torch.set_num_threads(1)
+    checkpoint, dataset = zoo.checkpoint(model, DATA), load(DATA)
+    module = checkpoint.load().train()
+    again = Recomputed(module, checkpoint.input_size)
+    x, labels = next(iter(dataset.batches("train", checkpoint.input_size, 64, 64)))
+
+    def seconds(trained) -> float:
+        started = time.process_time()
+        torch.nn.functional.cross_entropy(trained(x), labels).backward()
+        return time.process_time() - started
+
+    seconds(module), seconds(again)  # warm
+    plain, twice = zip(*((seconds(module), seconds(again)) for _ in range(7)), strict=True)
+    ratio = statistics.median(twice) / statistics.median(plain)
+    print(f"\n{model}: {ratio:.2f} of the time, {again.most_bytes / again.plain_bytes:.2f} of the activations at most at a time")
+    assert ratio < 2  # one more pass forward; the smaller the kernels, the larger the share of time that it has
