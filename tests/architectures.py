@@ -5,10 +5,12 @@ Random weights are enough to see that a step works on an architecture; what it c
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import core.methods  # noqa: F401  (registers the steps)
@@ -16,6 +18,7 @@ from core import artifact, zoo
 from core.activations import measured
 from core.architecture import Architecture
 from core.datasets import Dataset, load
+from core.home import folder
 from core.methods.apply import Context, apply, check_fits
 from core.recipe import Recipe, Step, step_from_json
 from core.weights import Compressed
@@ -75,6 +78,8 @@ SETTINGS = (
     _setting("student", width=0.5),
     _setting("finetune", THREE_BITS, images=100, learning_rate=0.001),
     _setting("finetune", THREE_BITS, images=100, learning_rate=0.001, checkpoint_activations=True),
+    _setting("distill", {"step": "student", "width": 1.0}, images=100, learning_rate=0.001),
+    _setting("distill", THREE_BITS, images=100, learning_rate=0.001, hints=1.0, alpha_schedule="confidence"),
 )
 
 
@@ -105,12 +110,17 @@ def made(recipe: Recipe, model: str, module: nn.Module, dataset: Dataset | None 
         before = step.model_after(before)
     check_fits(recipe.steps, subject)
     for number, step in enumerate(recipe.steps):
-        apply(step, subject, _context(step, model, dataset or load("digits"), recipe.steps[number + 1 :]))
+        apply(step, subject, _context(step, model, module, dataset or load("digits"), recipe.steps[number + 1 :]))
     return subject
 
 
-def _context(step: Step, model: str, dataset: Dataset, later: tuple[Step, ...]) -> Context:
-    checkpoint = SimpleNamespace(input_size=size(model), classes=CLASSES)
+def _context(step: Step, model: str, module: nn.Module, dataset: Dataset, later: tuple[Step, ...]) -> Context:
+    """With `module`, as it was, for the checkpoint, and so for the teacher."""
+    checkpoint = SimpleNamespace(model=model, input_size=size(model), classes=CLASSES, hash=f"untrained-{model}", load=lambda: copy.deepcopy(module).eval())
+    if getattr(step, "hints", 0):
+        checkpoint.path = folder("untrained") / f"{model}.safetensors"
+        if not checkpoint.path.exists():
+            save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, checkpoint.path)
     return Context(checkpoint, dataset, images_at_most=32 if step.name in LOOKED_AT else None, later=later)
 
 

@@ -264,6 +264,30 @@ def test_adaptive_rounding_moves_codes_by_one_and_loses_less_than_nearest(subjec
     assert lost() < 0.8 * rounded
 
 
+def test_adaptive_rounding_comes_near_the_best_of_all_roundings(context):
+    """Of ten inputs a layer's 2^10 roundings of each output can all be tried (arXiv:2004.10568, section 3.1)."""
+    from core.methods.quantize import _grid
+    from core.methods.round_adaptively import RoundAdaptively, _rounded
+    from core.weights import Weight
+
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=10)))  # (1024, 10)
+    left = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(400, 10, generator=generator) @ torch.randn(10, 10, generator=generator)
+        value = torch.randn(6, 10, generator=generator)
+        weight = Weight(value, None, _grid(value, Quantize(weight_bits=3)))
+        found = _rounded(RoundAdaptively(), weight, torch.nn.functional.linear, x, torch.Generator().manual_seed(0), context) or weight
+        scale = weight.grid.scale.view(-1, 1, 1)
+        changed = ((value[:, None] / scale).floor().clamp(-3, 2) + every) * scale - value[:, None]  # (6, 1024, 10)
+        moment = x.T @ x / len(x)
+        lost = lambda changed, moment=moment: ((changed @ moment) * changed).sum(-1)
+        best, nearest, mine = lost(changed).amin(1).mean(), lost(weight.value() - value).mean(), lost(found.value() - value).mean()
+        assert best <= mine * 1.0001 and mine <= nearest
+        left.append(float((mine - best) / (nearest - best)))
+    assert sum(left) / len(left) < 0.4  # of what rounding to nearest loses beyond the best
+
+
 class Attending(torch.nn.Module):
     """A picture's 32 lines of 96 numbers attend to each other; the attention reads its projection's weight itself."""
 

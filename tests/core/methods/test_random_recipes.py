@@ -21,14 +21,14 @@ LAYERS = ("all", "all", "inner", "features.3, fc")
 RECIPES = 2  # with each of the steps
 
 
-def step(name: str, draw: random.Random) -> dict:
+def step(name: str, draw: random.Random, layers: tuple[str, ...] = LAYERS) -> dict:
     """A step with every field drawn from what it accepts, its ends often; training and measuring are kept short."""
     made = {"step": name}
     for spec in params(STEPS.get(name)):
         if spec.name in FIXED:
             made[spec.name] = FIXED[spec.name]
         elif spec.name == "layers":
-            made["layers"] = draw.choice(LAYERS)
+            made["layers"] = draw.choice(layers)
         elif spec.optional and draw.random() < 0.5:
             made[spec.name] = None
         elif spec.choices:
@@ -41,14 +41,14 @@ def step(name: str, draw: random.Random) -> dict:
     return made
 
 
-def recipes(name: str, seed: int):
+def recipes(name: str, seed: int | str, layers: tuple[str, ...] = LAYERS):
     """Recipes with that step in them, in any order that is accepted. What is refused is one sentence."""
     draw = random.Random(f"{name} {seed}")
     while True:
         names = [name, *draw.choices(list(STEPS), k=draw.randint(0, 4))]
         draw.shuffle(names)
         try:
-            yield Recipe.from_json({"steps": [step(each, draw) for each in names]})
+            yield Recipe.from_json({"steps": [step(each, draw, layers) for each in names]})
         except ParetoscopeError as refused:
             one_sentence(refused)
 
