@@ -46,6 +46,15 @@ def test_plotly_accepts_every_figure(x, three_d):
     go.Figure(charts.figure([], x=x, three_d=three_d))
 
 
+def test_letters_of_pins_that_would_lie_on_each_other_stand_together_beside_their_points():
+    places = ((80.0, 1e5), (90.0, 3e6), (90.1, 3.1e6), (91.0, 4e7))
+    apart, one, other, under = (row | {"top1": top1, "artifact_bytes": size} for row, (top1, size) in zip(rows(4), places, strict=True))
+    baseline = BASELINE | {"top1": 91.2, "artifact_bytes": 4e7}
+    pins = named(charts.figure([apart, one, other, under], x="artifact_bytes", baseline=baseline, pins=[apart, one, other, under]), "Pinned")
+    assert pins["text"] == ["<b>A</b>", "<b>B C</b>", "<b>D</b>"]
+    assert pins["textposition"] == ["top center", "middle left", "middle left"]
+
+
 def test_where_no_run_has_the_figure_the_chart_says_where_it_comes_from():
     (said,) = charts.figure(rows(), x="ratio_litert")["layout"]["annotations"]
     assert "the page Latency" in said["text"].replace("<br>", " ")
