@@ -81,6 +81,12 @@ class Quantize(Step):
     def ranges_from(self) -> int:
         return 0 if self.activation_scale == "dynamic" else super().ranges_from
 
+    @property
+    def edition(self) -> str:
+        """Rows of few weights were clipped by a histogram each once."""
+        by_entropy = "short rows alike" if self.clipping == "entropy" and self.parameters != "biases" else ""
+        return " and ".join(filter(None, (super().edition, by_entropy)))
+
     def undone_by(self, later: Step) -> str:
         """A grid for the biases and one for the weights do not meet."""
         if isinstance(later, Quantize) and {self.parameters, later.parameters} == {"weights", "biases"}:

@@ -34,6 +34,11 @@ class RoundAdaptively(Step):
     images: int = param(200, 50, 1000, 50, unit="pictures", help="Calibration pictures whose values between layers are reproduced.")
     iterations: int = param(200, 20, 2000, 20, unit="updates", help="Updates of the roundings of each layer.")
 
+    @property
+    def edition(self) -> str:
+        """Roundings were learned more slowly once, and driven to 0 or 1 less."""
+        return "driven"
+
     def undone_by(self, later: Step) -> str:
         if later.kind not in (GRID, TRAIN):
             return ""

@@ -273,4 +273,6 @@ def test_biases_have_a_grid_of_their_own_beside_the_weights(subject, context):
 def test_what_sets_ranges_is_not_taken_for_a_run_of_another_edition():
     editions = [step.edition for step in (Quantize(activation_bits=8), Binarize(activations=True), Ternarize(activations=True))]
     assert len(set(editions)) == 1 and editions[0]
+    clipped = Quantize(clipping="entropy").edition, Quantize(clipping="entropy", activation_bits=8).edition
+    assert all(clipped) and len({*editions, *clipped}) == 3
     assert Quantize().edition == Quantize(activation_bits=8, activation_scale="dynamic").edition == Binarize().edition == ""
