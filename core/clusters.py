@@ -18,7 +18,7 @@ import numpy as np
 
 ITERATIONS = 1000
 STILL = 1e-6  # of the range: centres that moved no farther have settled
-DRAWN = 1 << 15  # numbers among which kmeans++ chooses its centres
+DRAWN = 1 << 12  # numbers among which kmeans++ chooses its centres
 SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
 BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
 FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
@@ -60,11 +60,10 @@ def centres(numbers: np.ndarray, count: int, start: str, seed: int, turn: Turn =
     tally = _counted(numbers, count, turn) if numbers.size > SORTED_BELOW else None
     if tally is None:
         row = _sorted(numbers, turn)
-        if row.size < 4 * count or row[count] == row[0] or row.size > SORTED_BELOW:
-            with turn():
-                distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size else row
-            if distinct.size <= count:
-                return distinct
+        with turn():
+            distinct = row[np.concatenate([[True], row[1:] != row[:-1]])] if row.size else row
+        if distinct.size <= count:
+            return distinct
         with turn():
             tally = Tally.of(row)
     with turn():
@@ -184,7 +183,8 @@ def _exact(tally: Tally, count: int) -> np.ndarray:
     groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
     ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
     wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
-    borders = np.append(np.unique(np.concatenate([ranks, np.minimum(wide, len(values) - 1)])), len(values))
+    starts = np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
+    borders = np.append(np.unique(np.searchsorted(values, values[starts])), len(values))  # equal numbers stay together
     sizes = np.diff(tally.before[borders])
     found = ckwrap.ckmeans(np.diff(tally.sums[borders]) / sizes, min(count, len(sizes)), weights=sizes, method="loglinear")
     means = np.sort(found.centers)

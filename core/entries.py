@@ -188,7 +188,8 @@ def _read_signs(entry: list, numbers: Tensor, tables: list[bytes], _books: list[
 def _read_codebook(entry: list, numbers: Tensor, tables: list[bytes], books: list[Tensor]) -> Codebook:
     if entry[2] == len(books):
         expect(len(tables[0]) % 4 == 0, "a codebook ends within an entry")
-        books.append(torch.cat([torch.zeros(1), _table(tables[0], (len(tables[0]) // 4,))]))
+        entries = _table(tables[0], (len(tables[0]) // 4,)) if tables[0] else torch.zeros(0)  # none where every weight is 0
+        books.append(torch.cat([torch.zeros(1), entries]))
     else:
         expect(entry[2] < len(books), "a weight has a codebook that comes later")
         expect(not tables[0], "a codebook is there twice")

@@ -110,7 +110,11 @@ def layers_param(default: str = "all"):
 
 def recomputing_param():
     """The field that every training step shares: trade computing for memory."""
-    return param(False, later=True, help="Compute activations again instead of keeping them: half the memory or less, for a sixth to nine tenths more time.")
+    return param(
+        False,
+        later=True,
+        help="Compute activations again instead of keeping them: in deep networks a third of the memory or less, for a sixth to nine tenths more time.",
+    )
 
 
 @dataclass(frozen=True)

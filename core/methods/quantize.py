@@ -90,7 +90,8 @@ class Quantize(Step):
     def undone_by(self, later: Step) -> str:
         """A grid for the biases and one for the weights do not meet."""
         if isinstance(later, Quantize) and {self.parameters, later.parameters} == {"weights", "biases"}:
-            return ""
+            twice = self.rounds_activations and later.rounds_activations
+            return "that rounds the values between layers anew; set activation_bits in one of the two" if twice else ""
         return "" if self.parameters == "biases" and not isinstance(later, Quantize) else super().undone_by(later)
 
 
@@ -121,7 +122,7 @@ def apply(step: Quantize, subject, context) -> None:
         with context.turn():
             subject.set(name, Weight(values[name], masks.get(name), grid))
     if step.activation_bits is not None:
-        subject.activations = _activations(step, subject, context)
+        _round_activations(step, subject, context)
 
 
 def _others(subject, names: list[str]) -> dict:
@@ -135,14 +136,23 @@ def _others(subject, names: list[str]) -> dict:
     return {name: subject.value(name) for name in rest if whole or name.rpartition(".")[0] in layers}
 
 
-def _activations(step: Quantize, subject, context) -> dict:
-    from core.activations import dynamic, observe, sites
+def _round_activations(step: Quantize, subject, context) -> None:
+    """Grids for the values around every layer whose weights are on one. What an earlier step gave the values around other layers stays."""
+    from core.activations import dynamic, inputs_of, observe, sites
 
     on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
-    around = sites(subject.module, on_grids)
+    mine = on_grids.intersection(subject.chosen(step.layers))
+    around, before, rest = sites(subject.module, on_grids), subject.activations, on_grids - mine
+    anew = set(around)
+    if before and rest:
+        beside = set(sites(subject.module, mine)).difference(sites(subject.module, rest))
+        anew = beside.union(inputs_of(subject.module, mine)).difference(inputs_of(subject.module, rest))
+    names = [name for name in around if name in anew or name not in before]
     if step.activation_scale == "dynamic":
-        return dynamic(subject.module, step.activation_bits, around)
-    return observe(subject.module, list(context.calibration(RANGE_PICTURES)), step.activation_bits, around, context.turn)
+        found = dynamic(subject.module, step.activation_bits, names)
+    else:
+        found = observe(subject.module, list(context.calibration(RANGE_PICTURES)), step.activation_bits, names, context.turn)
+    subject.activations = {name: found.get(name, before.get(name)) for name in around}
 
 
 def _grid(value, step: Quantize, sample: int | None = None, turn=contextlib.nullcontext):

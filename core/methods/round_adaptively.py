@@ -40,7 +40,7 @@ class RoundAdaptively(Step):
         return "driven"
 
     def undone_by(self, later: Step) -> str:
-        if later.kind not in (GRID, TRAIN):
+        if later.kind not in (GRID, TRAIN) or getattr(later, "parameters", "weights") == "biases":
             return ""
         return f"{later.name} rounds the weights to nearest again; put {self.name} after {later.name}"
 

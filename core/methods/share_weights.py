@@ -34,6 +34,11 @@ class ShareWeights(Step):
     scope: str = param("layer", choices=("layer", "model"), help="A codebook for each layer, or one for all of them.")
     layers: str = layers_param()
 
+    @property
+    def edition(self) -> str:
+        """Starts were drawn among eight times as many weights once."""
+        return "drawn among few" if self.init == "kmeans++" else ""
+
 
 @applies(ShareWeights)
 def apply(step: ShareWeights, subject, context) -> None:

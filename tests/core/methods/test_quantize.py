@@ -11,16 +11,18 @@ import torch
 from scipy.stats import entropy
 
 from core import artifact, ranges
-from core.activations import measured, rounded_by_picture
+from core.activations import inputs_of, measured, rounded_by_picture
 from core.errors import Cancelled
 from core.methods.apply import apply
 from core.methods.binarize import Binarize
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize, _grid
+from core.methods.round_adaptively import RoundAdaptively
 from core.methods.ternarize import Ternarize
 from core.ranges import fit
 from core.recipe import Recipe
 from core.runtimes.onnx import int8_possible
+from core.work import Work
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -268,6 +270,37 @@ def test_biases_have_a_grid_of_their_own_beside_the_weights(subject, context):
     assert {bits[name] for name in before} == {3} and all(torch.equal(subject.value(name), value) for name, value in before.items())
     rest = {name: parameter for name, parameter in subject.module.named_parameters() if name not in before}
     assert rest and {bits[name] for name in rest} == {8} and all(len(parameter.unique()) <= 255 for parameter in rest.values())
+
+
+def activation_bits(subject) -> dict[str, int]:
+    return {name: grid.bits for name, grid in subject.activations.items()}
+
+
+def test_values_around_other_layers_keep_the_grids_that_an_earlier_step_gave_them(subject, context):
+    apply(Binarize(activations=True, layers="features.3, features.6"), subject, context)
+    binary = {name for name, bits in activation_bits(subject).items() if bits == 1}
+    assert binary
+    apply(Quantize(weight_bits=8, activation_bits=8, layers="features.0, fc"), subject, context)
+    after = activation_bits(subject)
+    assert {name for name, bits in after.items() if bits == 1} == binary and {bits for name, bits in after.items() if name not in binary} == {8}
+    apply(Quantize(weight_bits=4, activation_bits=4), subject, context)
+    assert set(activation_bits(subject)) == set(after) and 1 not in activation_bits(subject).values()
+
+
+def test_the_values_around_each_part_have_its_bits(subject, context):
+    apply(Quantize(weight_bits=8, activation_bits=8, layers="features.0, features.3"), subject, context)
+    before = activation_bits(subject)
+    apply(Quantize(weight_bits=4, activation_bits=4, layers="fc"), subject, context)
+    after = activation_bits(subject)
+    assert {name for name in after if before.get(name) != after[name]} == set(inputs_of(subject.module, ["fc.weight"]))
+
+
+def test_a_second_rounding_of_activations_is_warned_of_and_biases_undo_no_rounding(five_layer_checkpoint):
+    warned = lambda *steps: Work("resnet18", "digits", Recipe(steps)).warnings()
+    twice = warned(Quantize(weight_bits=8, activation_bits=8), Quantize(parameters="biases", activation_bits=4))
+    assert len(twice) == 1 and "rounds the values between layers anew" in twice[0]
+    assert warned(Quantize(weight_bits=8, activation_bits=8), Quantize(parameters="biases")) == []
+    assert warned(Quantize(), RoundAdaptively(), Quantize(parameters="biases")) == []
 
 
 def test_what_sets_ranges_is_not_taken_for_a_run_of_another_edition():

@@ -96,6 +96,30 @@ def test_many_numbers_that_float16_cannot_tell_apart_are_sorted():
     assert np.array_equal(centres(few, 8, "exact", 0), np.unique(few))
 
 
+@pytest.mark.parametrize("count", [15, 64, 200])
+def test_numbers_of_which_many_are_equal_have_centres(count):
+    generator = np.random.default_rng(6)
+    eight_bits = np.round(generator.normal(0, 20, 30_000)).astype(np.float32)
+    lumps = np.concatenate([np.repeat(np.float32([-1, 0.5, 2]), 5000), generator.normal(0, 1, 1000).astype(np.float32)])
+    for numbers in (eight_bits, lumps):
+        found = centres(numbers, count, "exact", 0)
+        kept = numbers[numbers != 0]
+        distinct = len(np.unique(kept))
+        assert len(found) == min(count, distinct)
+        best = error(kept, np.asarray(ckwrap.ckmeans(kept.astype(float), min(count, distinct)).centers))
+        assert error(kept, found.astype(float)) <= 1.02 * best + 1e-6
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+@pytest.mark.parametrize("layers", ["features.3", "all"])
+def test_a_layer_or_model_without_a_weight_left_comes_back_from_its_file(scope, layers, subject, context):
+    apply(MagnitudePrune(threshold=10.0, layers=layers), subject, context)
+    apply(ShareWeights(scope=scope), subject, context)
+    back = artifact.read(artifact.write(subject).data)
+    assert all(torch.equal(weight.value(), back.weights[name].value()) for name, weight in subject.weights.items())
+    assert not back.weights["features.3.weight"].value().any()
+
+
 @pytest.mark.parametrize("start", ["linear", "density", "kmeans++"])
 def test_other_starts_settle_where_no_centre_wants_to_move(start):
     numbers = SHAPES["normal"](np.random.default_rng(1)).astype(np.float32)
