@@ -82,7 +82,9 @@ def run(
     started = time.monotonic()
     dataset = load(work.dataset)
     with hooks.turn():
-        check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
+        expected = check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
+    if expected:
+        hooks.report({"notes": expected})
     runs_as_float32 = not any(getattr(step, "int8", False) for step in work.recipe.steps)
     look = FirstLook(loaded(work.model, work.dataset, work.checkpoint.hash), hooks, first_look and work.latency and runs_as_float32)
 

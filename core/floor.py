@@ -1,4 +1,4 @@
-"""The floor: the most of one field (sparsity), or the least (bits), that keeps a given accuracy, and the next position, which fails.
+"""The floor: the most of one field (sparsity), or the least (bits, epochs), that keeps a given accuracy, and the next position, which fails.
 
     vary = Vary.parse("magnitude_prune.sparsity", recipe)
     floor = search(vary, 91.0, measure)  # measure(recipe) → metrics
@@ -74,7 +74,7 @@ class Vary:
                 if spec.harder and not _idle(other, spec.name)
             ]
             offer = f"this recipe's {', '.join(others)} can be" if others else "no field of this recipe can be"
-            raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more; {offer}.")
+            raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more or spares work; {offer}.")
         if _idle(step, self.field):
             other, choice = ONLY_WHERE[self.field]
             raise BadRecipe(f"{self.name} cannot be varied, because it says nothing where the {other} is {getattr(step, other)}; set that to {choice}.")

@@ -25,6 +25,7 @@ RANGE_PICTURES = 500  # calibration pictures that set the ranges of activations
 LARGEST = 2.0**53  # beyond every field's range; NaN and whole numbers too large for a float are outside it too
 
 # What a step does to the model; the order rules of `check_order` are stated in these words.
+SPARED = ("images", "epochs", "iterations", "passes")  # fields of which fewer are less work
 PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", "train"
 
 
@@ -32,10 +33,10 @@ PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", 
 class Param:
     """What one field of a step accepts, and how it is drawn. `type` is float, int, bool or str.
 
-    `harder` says which way a number compresses more: "up", "down", or nothing where neither does. Only what says so has a
-    floor; a share or a limit that is named sparsity or threshold need not say that it is "up". A `later` field came to its step after
-    recipes without it were measured: at its default it is left out of the canonical form, so that those keep their keys. `stops` are where the
-    slider stands of a field that spans decades, in ascending order; any other number between `low` and `high` is accepted as well.
+    `harder` says which way a number compresses more, or spares work: "up", "down", or nothing where neither does. Only what says so has a
+    floor; a share or a limit that is named sparsity or threshold need not say that it is "up", nor one of `SPARED` that it is "down". A `later`
+    field came to its step after recipes without it were measured: at its default it is left out of the canonical form, so that those keep their
+    keys. `stops` are where the slider stands of a field that spans decades, in ascending order; any other number between `low` and `high` is accepted as well.
     """
 
     name: str
@@ -220,7 +221,7 @@ def params(step_type: type[Step]) -> tuple[Param, ...]:
     for field in dataclasses.fields(step_type):
         spec: Param = field.metadata["param"]
         title = spec.title or field.name.replace("_", " ").capitalize()
-        harder = spec.harder or ("up" if spec.type is float and field.name in ("sparsity", "threshold") else "")
+        harder = spec.harder or ("up" if spec.type is float and field.name in ("sparsity", "threshold") else "down" if field.name in SPARED else "")
         found.append(dataclasses.replace(spec, name=field.name, title=title, harder=harder))
     return tuple(found)
 

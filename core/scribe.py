@@ -223,7 +223,8 @@ class Scribe:
             values["preview"] = {name: event[name] for name in ("metrics", "difference", "before_recovery") if name in event}
         elif "notes" in event or "latencies" in event:  # what a step could not do, and a first look; the metrics will say so again
             for name in ("notes", "latencies"):
-                job.so_far[name] = job.so_far.get(name, []) + event.get(name, [])
+                known = job.so_far.get(name, [])
+                job.so_far[name] = known + [each for each in event.get(name, []) if each not in known]
             values["preview"] = dict(job.so_far)
         if "curve" in event:
             point = event["curve"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.errors import BadField
-from core.recipe import STRUCTURE, Step
+from core.recipe import STRUCTURE, TRAIN, Step
 
 if TYPE_CHECKING:
     from core.datasets import Dataset
@@ -124,7 +124,7 @@ _FITS: dict[type[Step], Fits] = {}
 
 
 def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
-    """Decorator: this function raises `BadRecipe` when steps of that type find nothing to do in a network. It changes nothing but notes.
+    """Decorator: this function raises `BadRecipe`, or notes, when steps of that type find nothing to do in a network. It changes nothing but notes.
 
     Of a step that starts with a fresh network, it returns one of the same shapes.
     """
@@ -136,20 +136,28 @@ def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
     return enter
 
 
-def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
+def check_fits(steps: tuple[Step, ...], subject: Compressed) -> list[str]:
     """Refuse what finds nothing to do in `subject`, or in the student that takes its place, before anything is trained or measured.
+
+    Returns what steps behind a training will note, as far as it can be told before: the others note it at once.
 
     Steps behind one that changes shapes are held against the shapes before it, which decide the same: they differ in widths. Layers that are named as
     factors are there only later.
     """
     shaped = False
     asked = [step for step in steps if type(step) in _FITS]
+    notes: list[str] = []
     if all(step.first for step in asked):
-        return
+        return notes
+    trained = False
     for step in steps:
         if step.first:
             subject = _FITS[type(step)](step, subject)
         elif step in asked:
+            looked = replace(subject, notes=[])
             with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
-                _FITS[type(step)](step, replace(subject, notes=[]))
+                _FITS[type(step)](step, looked)
+            notes += looked.notes if trained else []
+        trained = trained or step.kind == TRAIN
         shaped = shaped or step.kind == STRUCTURE
+    return notes

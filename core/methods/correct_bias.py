@@ -37,7 +37,11 @@ class CorrectBias(Step):
         return ""
 
     def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
-        return "" if any(step.kind == GRID for step in before) else "no step before it puts weights on a grid"
+        return (
+            ""
+            if any(step.kind == GRID and getattr(step, "parameters", "weights") != "biases" for step in before)
+            else "no step before it puts weights on a grid"
+        )
 
 
 @applies(CorrectBias)

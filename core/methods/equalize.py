@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import REPAIR, Step, param, register
 
 
@@ -28,13 +28,23 @@ class Equalize(Step):
     passes: int = param(2, 1, 10, 1, help="How often all pairs of layers are gone through; each pass moves ranges one layer on.")
 
 
-@applies(Equalize)
-def apply(step: Equalize, subject, context) -> None:
+@fits(Equalize)
+def joined(step: Equalize, subject) -> list:
+    """The pairs of layers that can be equalized; with a note where there are none."""
     from core import equalizing
 
     found = equalizing.pairs(subject.module)
     if not found:
         subject.notes.append("equalize found no two layers joined by a ReLU alone, so there was nothing to equalize.")
+    return found
+
+
+@applies(Equalize)
+def apply(step: Equalize, subject, context) -> None:
+    from core import equalizing
+
+    found = joined(step, subject)
+    if not found:
         return
     for number in range(step.passes):
         with context.turn():

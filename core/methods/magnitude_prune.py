@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core import pruning
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import PRUNE, Step, layers_param, param, register
 
 
@@ -29,6 +29,17 @@ class MagnitudePrune(Step):
     )
     scope: str = param("global", choices=("global", "layer"), help="Compare weights over the whole model, or within each layer.")
     layers: str = layers_param()
+
+
+@fits(MagnitudePrune)
+def emptied(step: MagnitudePrune, subject) -> list[str]:
+    """The weights that a threshold leaves nothing of, as they are now; with a note."""
+    names = [] if step.threshold is None else [name for name in subject.chosen(step.layers) if float(subject.value(name).abs().max()) < step.threshold]
+    if names:
+        subject.notes.append(
+            f"magnitude_prune sets every weight of {pruning.listed(names)} to zero, unless training makes some larger than {step.threshold:g}."
+        )
+    return names
 
 
 @applies(MagnitudePrune)

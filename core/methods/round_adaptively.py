@@ -14,6 +14,7 @@ STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # of the sigmoid, so that it can reach 0 
 RATE = 0.1  # with it and λ, a few hundred updates come nearest to the best roundings of small layers, found by trying all
 PICTURES_A_STEP = 32
 TOWARDS_WHOLE = 10.0  # weight λ of the term that drives roundings to 0 or 1
+UNIFORM = ("quantize", "mixed_precision")  # the steps that make uniform grids
 WARM_UP = 0.2  # share of the iterations without that term
 
 
@@ -45,7 +46,11 @@ class RoundAdaptively(Step):
         return f"{later.name} rounds the weights to nearest again; put {self.name} after {later.name}"
 
     def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
-        return "" if any(step.kind == GRID for step in before) else "no step before it puts weights on a uniform grid"
+        return (
+            ""
+            if any(step.name in UNIFORM and getattr(step, "parameters", "weights") != "biases" for step in before)
+            else "no step before it puts weights on a uniform grid"
+        )
 
 
 @applies(RoundAdaptively)

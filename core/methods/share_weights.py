@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.methods.apply import applies
+from core.methods.apply import applies, fits
 from core.recipe import GRID, Step, layers_param, param, register
 
 PREVIEW_SAMPLE = 1 << 16  # weights that a preview clusters
@@ -40,6 +40,15 @@ class ShareWeights(Step):
         return "drawn among few" if self.init == "kmeans++" else ""
 
 
+@fits(ShareWeights)
+def too_small(step: ShareWeights, subject) -> list[str]:
+    """The weights of fewer numbers than there are to be clusters; with a note."""
+    names = subject.chosen(step.layers)
+    found = [name for name in names if subject.value(name).numel() < step.clusters] if step.scope == "layer" else []
+    _note(step, subject, found)
+    return found
+
+
 @applies(ShareWeights)
 def apply(step: ShareWeights, subject, context) -> None:
     from core.grids import Codebook
@@ -57,6 +66,10 @@ def apply(step: ShareWeights, subject, context) -> None:
         if len(entries) - 1 < step.clusters and (context.images_at_most is None or value.numel() <= PREVIEW_SAMPLE):
             fewer.append(name)
         context.report({"fraction": (number + 1) / len(names)})
+    _note(step, subject, fewer)
+
+
+def _note(step: ShareWeights, subject, fewer: list[str]) -> None:
     if fewer:
         subject.notes.append(f"share_weights found fewer than {step.clusters} distinct weights in {', '.join(fewer[:4])}{', …' if len(fewer) > 4 else ''}.")
 

@@ -44,7 +44,7 @@ def button(view: View, slider: str, pruning: str) -> None:
 
 
 def beside(view: View, at: int, spec: Param) -> None:
-    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end compresses more."""
+    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end is harder."""
     slider = f"{at}-{spec.name}"
     if not spec.harder:
         return

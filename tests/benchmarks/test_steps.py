@@ -30,7 +30,8 @@ OTHERWISE = [  # settings of steps that look at weights alone, where they take l
     *(("quantize", {"granularity": "group", "group_size": 16, "clipping": clipping}) for clipping in ("mse", "entropy")),
     ("quantize", {"parameters": "weights_and_biases", "symmetric": False}), ("quantize", {"scale": "power_of_two"}),
     *(("share_weights", {"clusters": clusters}) for clusters in (64, 128, 256)), ("share_weights", {"clusters": 256, "scope": "model"}),
-    *(("share_weights", {"clusters": clusters, "init": init}) for clusters in (16, 256) for init in ("linear", "density", "kmeans++")), ("entropy_prune", {"granularity": "weight"}), ("random_prune", {"scope": "layer"}),
+    *(("share_weights", {"clusters": clusters, "init": init}) for clusters in (16, 256) for init in ("linear", "density", "kmeans++")),
+    ("entropy_prune", {"granularity": "weight"}), ("random_prune", {"scope": "layer"}),
     ("magnitude_prune", {"scope": "layer"}), ("nm_prune", {"n": 1, "m": 16}), ("cast", {"dtype": "float8"}),
     ("channel_prune", {"importance": "l2"}), ("channel_prune", {"importance": "random"}), ("channel_prune", {"importance": "bn_scale"}),
 ]  # fmt: skip

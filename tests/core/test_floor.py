@@ -63,6 +63,7 @@ def test_positions_are_the_sliders_from_mild_to_hard():
     assert decades[:5] == (0, 1e-10, 2e-10, 5e-10, 1e-9) and decades[-1] == 10 and list(decades) == sorted(decades)
     assert len(Vary.parse("channel_prune.sparsity", recipe({"step": "channel_prune"})).positions) == 19
     assert Vary.parse("quantize.group_size", recipe(QUANTIZE | {"granularity": "group"})).positions == (16, 32, 64, 128)
+    assert Vary.parse("finetune.epochs", recipe({"step": "finetune"})).positions == tuple(range(50, 0, -1))
     assert Vary.parse("nm_prune.n", recipe({"step": "nm_prune", "n": 2, "m": 4})).positions == (3, 2, 1)
     assert Vary.parse("nm_prune.m", recipe({"step": "nm_prune", "n": 4, "m": 8})).positions == tuple(range(5, 17))
 
@@ -87,11 +88,12 @@ def test_the_rest_of_the_recipe_stays():
         (
             "quantize.clipping",
             [PRUNE, QUANTIZE],
-            "quantize.clipping cannot be varied, because neither end of it compresses more; this recipe's magnitude_prune.sparsity, "
+            "quantize.clipping cannot be varied, because neither end of it compresses more or spares work; this recipe's magnitude_prune.sparsity, "
             "magnitude_prune.threshold, quantize.weight_bits, quantize.activation_bits can be.",
         ),
         ("quantize.group_size", [QUANTIZE], "it says nothing where the granularity is channel; set that to group."),
-        ("calibrate_batchnorm.images", [{"step": "calibrate_batchnorm"}], "no field of this recipe can be."),
+        ("cast.dtype", [{"step": "cast"}], "no field of this recipe can be."),
+        ("distill.temperature", [{"step": "distill"}], "this recipe's distill.epochs, distill.images can be."),
         ("magnitude_prune.sparsity", [PRUNE | {"threshold": 0.1}], "because the threshold 0.1 stands in its place"),
     ],
 )

@@ -74,6 +74,27 @@ def test_a_layer_that_is_emptied_or_too_small_is_told_before_training_begins(ste
     assert [said.startswith(note) for said in looked] == ([True] if note else [])
 
 
+@pytest.mark.parametrize(
+    ("step", "note"),
+    [
+        ({"step": "magnitude_prune", "threshold": 10.0, "layers": "features.3"}, "magnitude_prune sets every weight of features.3 to zero, unless training"),
+        ({"step": "share_weights", "clusters": 256, "layers": "features.6"}, "share_weights found fewer than 256 distinct weights in features.6.weight."),
+        ({"step": "magnitude_prune", "threshold": 0.001}, None),
+    ],
+)
+def test_what_a_step_behind_a_training_will_note_is_told_before_it(step, note, monkeypatch):
+    events = []
+
+    def train(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("core.training.fit", train)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(work(TRAIN, step), report=events.append)
+    told = [said for event in events for said in event.get("notes", ())]
+    assert [said.startswith(note) for said in told] == ([True] if note else [])
+
+
 def test_patterns_that_match_nothing_are_refused_at_once():
     with pytest.raises(BadField, match=r"layers cannot be 'layr\*'"):
         work({"step": "magnitude_prune", "layers": "layr*"})

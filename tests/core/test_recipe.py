@@ -353,6 +353,8 @@ def test_patterns_of_factors_are_compared_as_well():
         ("resnet18", [{"step": "student", "model": "vgg11"}, "distill", "calibrate_batchnorm"], "calibrate_batchnorm changes nothing, because vgg11 has no"),
         ("resnet18", ["correct_bias", "quantize"], "correct_bias changes nothing, because no step before it puts weights on a grid."),
         ("resnet18", ["round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
+        ("resnet18", ["share_weights", "round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
+        ("resnet18", [{"step": "quantize", "parameters": "biases"}, "correct_bias"], "correct_bias changes nothing, because no step before it puts weights on"),
         ("resnet18", ["magnitude_prune", {"step": "magnitude_prune", "sparsity": 0.5}], "magnitude_prune changes nothing, because magnitude_prune before it"),
         ("resnet18", ["magnitude_prune", {"step": "random_prune", "sparsity": 0.5}], "random_prune changes nothing, because magnitude_prune before it"),
     ],
