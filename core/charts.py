@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core import pareto
+from core import letters, pareto
 from core.axes import AXES, ON_DEVICE, Axis
 from core.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed, unrest
 
@@ -49,7 +49,6 @@ SOLIDS = {  # the nearest of the few shapes that plotly.js has in three dimensio
 ELSEWHERE = "diamond-open"
 FRONT = "#0072B2"
 SIZE, SMALLEST, LARGEST = 10, 6, 20
-LETTER = 0.03, 0.04  # of the frame's width and height: letters whose points are closer would lie on each other
 PALE, OUT = 0.42, 0.15  # opacities of what is dominated, and of what a budget rules out
 
 
@@ -98,7 +97,7 @@ def figure(
             data.append(_family(family, [rows[i] for i in members], on_front[members], [sizes[i] for i in members], x, third, lit, fits, ties, theme))
     if baseline and baseline.get(x):
         data.append(_single(baseline, x, "Baseline", {"symbol": "star", "size": 16, "color": theme.ink, "line": {"width": 0}}))
-    data += _pins(pins, x, x_range, y_range, baseline, theme)
+    data += letters.beside(pins, x, x_range, y_range, baseline, theme.ink)
     data += _here(live, x, theme)
     nothing = None if everything or any(row.get(x) for row in others if not AXES[x].relative) else _why_nothing(x)
     device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
@@ -181,35 +180,6 @@ def _here(live: Mapping | None, x: str, theme: Theme) -> list[dict]:
     ring |= {"uid": "ring", "showlegend": False, "hoverinfo": "skip", "hovertemplate": None, "legendgroup": "here"}
     point |= {"uid": "here", "showlegend": False, "legendgroup": "here", "cliponaxis": False}
     return [ring, point]
-
-
-def _pins(pins: Sequence[Mapping], x: str, x_range, y_range, baseline: Mapping | None, theme: Theme) -> list[dict]:
-    """The letters above their points; those that would lie on each other, or on the star, stand together to the left of theirs."""
-    pins = [(letter, row) for letter, row in zip("ABCD", pins) if row.get(x) and row.get("top1") is not None]
-    if not pins:
-        return []
-
-    def place(row: Mapping) -> tuple[float, float]:
-        return (math.log10(row[x]) - x_range[0]) / (x_range[1] - x_range[0]), (row["top1"] - y_range[0]) / (y_range[1] - y_range[0])
-
-    def close(one: Mapping, other: Mapping) -> bool:
-        return all(abs(mine - theirs) < reach for mine, theirs, reach in zip(place(one), place(other), LETTER, strict=True))
-
-    groups: list[list[tuple[str, Mapping]]] = []
-    for letter, row in pins:
-        near = next((group for group in groups if any(close(row, other) for _, other in group)), None)
-        if near is None:
-            groups.append([(letter, row)])
-        else:
-            near.append((letter, row))
-    crowded = [len(group) > 1 or bool(baseline and baseline.get(x) and close(group[0][1], baseline)) for group in groups]
-    return [{
-        "type": "scatter", "mode": "markers+text", "name": "Pinned", "uid": "pins", "showlegend": False, "hoverinfo": "skip",
-        "x": [min(row[x] for _, row in group) for group in groups], "y": [sum(row["top1"] for _, row in group) / len(group) for group in groups],
-        "text": [f"<b>{' '.join(letter for letter, _ in group)}</b>" for group in groups],
-        "textposition": ["middle left" if beside else "top center" for beside in crowded], "textfont": {"size": 13, "color": theme.ink},
-        "marker": {"size": 14, "opacity": 0},  # which keeps the letters off the points
-    }]  # fmt: skip
 
 
 def hover(row: Mapping, x: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -198,7 +197,7 @@ def _figure(name: str, given: Any, sources: list[tuple[str, str]]) -> Figure:
     if not isinstance(given, dict):
         raise BadField(name, given, f"an object with value ({unit}), how and sources")
     number = given.get("value")
-    fine = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number) and low <= number <= high
+    fine = isinstance(number, (int, float)) and not isinstance(number, bool) and low <= number <= high  # of what is no number neither holds
     if not fine:
         raise BadField(name, number, f"a number of {unit} from {low:g} to {high:g}")
     unconfirmed = _text(given["unconfirmed"], f"unconfirmed of {name}") if "unconfirmed" in given else ""

@@ -82,12 +82,10 @@ def run(
     started = time.monotonic()
     dataset = load(work.dataset)
     with hooks.turn():
-        expected = check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
-    if expected:
-        hooks.report({"notes": expected})
+        if expected := check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash)):
+            hooks.report({"notes": expected})
     runs_as_float32 = not any(getattr(step, "int8", False) for step in work.recipe.steps)
     look = FirstLook(loaded(work.model, work.dataset, work.checkpoint.hash), hooks, first_look and work.latency and runs_as_float32)
-
     compress_started = time.monotonic()
     subject = compress(work, hooks, look)
     compressed = time.monotonic()

@@ -12,7 +12,6 @@ They are kept in PARETOSCOPE_HOME/devices/measured.jsonl. Imports no torch.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +30,7 @@ TIMES = ("ms_p10", "ms_p50", "ms_p90")
 LONGEST_MS = 1e7  # not quite three hours for a picture
 MOST_LINES, MOST_BYTES = 1000, 1_000_000
 LONGEST = 100  # characters of a name
-FORMATS = ("onnx", "onnx-int8", "tflite", "tflite-int8")  # whose arithmetic estimates are for: not float16, and not eager PyTorch's
+EAGER = "torch "  # how the runtime of a safetensors file begins
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,14 @@ def scale_of(estimated: Iterable[float], measured: Iterable[float]) -> Scale | N
 
 
 def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | None = None) -> Scale | None:
-    """The device's own factor, by the lines that were measured there and whose graphs are still known; None without any."""
+    """The device's own factor, by the lines that were measured there and whose graphs are still known; None without any.
+
+    Lines of eager PyTorch, which takes longer for its own reasons, count where there are no others.
+    """
+    there = [line for line in (lines() if given is None else given) if line["device"] == device.name]
     estimated, measured = [], []
-    for line in lines() if given is None else given:
-        graph = graphs.find(line["graph"]) if line["device"] == device.name else None
+    for line in [line for line in there if not line["runtime"].startswith(EAGER)] or there:
+        graph = graphs.find(line["graph"])
         if graph is not None:
             try:
                 estimated.append(1000 * estimate(graph.operators, device.rates(), efficiency).seconds)
@@ -129,8 +132,9 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     if names["device"] not in profiles and given is None:
         raise BadField(f"device of line {number}", names["device"], "the name of a profile, or --device beside --measured, which says what it is")
     device = profiles.get(names["device"] if names["device"] in profiles else given)
-    if value.get("format", FORMATS[0]) not in FORMATS:
-        raise BadField(f"format of line {number}", value["format"], f"one of {', '.join(FORMATS)}, which estimates are for")
+    made = value.get("format")
+    if made is not None and made not in _scripted():
+        raise BadField(f"format of line {number}", made, f"one of {', '.join(_scripted())}")
     for name in ("threads", "batch"):
         if value.get(name, 1) != 1:
             raise BadField(f"{name} of line {number}", value[name], "1, which is what estimates are for")
@@ -141,10 +145,17 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     graph = graphs.find(run["metrics"].get("graph"))
     if graph is None:
         raise BadInput(f"The graph of run {names['key']!r} is not known here; open it on the page Devices once, and give the line again.")
-    if "format" in value and value["format"].endswith("int8") != (graph.type == "int8"):
-        raise BadInput(f"Line {number} is of the {value['format']} file, and the graph of run {names['key']!r} is {graph.type}; it takes the run's own type.")
+    if made is not None and made.endswith("int8") != (graph.type == "int8"):
+        raise BadInput(f"Line {number} is of the {made} file, and the graph of run {names['key']!r} is {graph.type}; it takes the run's own type.")
     estimate(graph.operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
     return {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
+
+
+def _scripted() -> list[str]:
+    """The formats that come with a script, which prints such lines."""
+    from core.exports import FORMATS
+
+    return [name for name, format in FORMATS.items() if format.script is not None]
 
 
 _PLAIN = Efficiency(dict.fromkeys(("convolution", "depthwise", "grouped", "linear"), 1.0), 1.0, 0.0)
@@ -170,7 +181,7 @@ def _name(value: Any, field: str) -> str:
 
 
 def _milliseconds(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 < value <= LONGEST_MS:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_MS:
         raise BadField(field, value, f"milliseconds above 0, at most {LONGEST_MS:,.0f}")
     return float(value)
 

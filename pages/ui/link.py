@@ -34,6 +34,7 @@ X_WORDS = {
 BUDGETS = {"accuracy": ("top1", MAX, 0.0, 100.0, 1.0), "kilobytes": ("artifact_bytes", MIN, 0.1, 1e6, 1e3), "latency": ("ratio", MIN, 0.01, 100.0, 1.0)}
 MOST_PINS = 4
 LONGEST = 2_000  # characters of one value
+LARGEST = 1e15  # of a number that a slider's position is looked for; what lies beyond is refused by its step
 
 DEFAULT_STEPS = (
     {"step": "magnitude_prune", "sparsity": 0.8},
@@ -192,7 +193,7 @@ def _value(spec: Param, raw: str):
 
 
 def _snapped(spec: Param, value: float, said: list[str]) -> float:
-    if not math.isfinite(value) or spec.type not in (int, float):
+    if not -LARGEST < value < LARGEST or spec.type not in (int, float):
         return value
     at = snap(spec, value)
     if not math.isclose(at, value, rel_tol=1e-9, abs_tol=0 if spec.stops else 1e-12):

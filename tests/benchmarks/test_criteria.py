@@ -23,6 +23,7 @@ INFORMED = {
         "magnitude": {"step": "magnitude_prune"},
         **{score: {"step": "gradient_prune", "score": score} for score in ("gradient", "taylor", "snip")},
         "entropy": {"step": "entropy_prune", "granularity": "weight"},
+        "1 of 5": {"step": "nm_prune", "n": 1, "m": 5},
     },
     FILTERS: {"entropy": {"step": "entropy_prune", "granularity": "filter"}, "contribution": {"step": "contribution_prune", "images": 64}},
     CHANNELS: {importance: {"step": "channel_prune", "importance": importance} for importance in ("l1", "l2", "bn_scale", "taylor", "entropy")},
@@ -45,7 +46,8 @@ def right(model: str, step: dict):
     checkpoint, dataset = zoo.checkpoint(model, DATA), load(DATA)
     subject = Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
     context = Context(checkpoint, dataset)
-    steps = [step | {"sparsity": SPARSITY}, *([{"step": "calibrate_batchnorm"}] if zoo.models()[model]["batch_norm"] else [])]
+    share = {} if step["step"] == "nm_prune" else {"sparsity": SPARSITY}
+    steps = [step | share, *([{"step": "calibrate_batchnorm"}] if zoo.models()[model]["batch_norm"] else [])]
     for one in steps:
         apply(step_from_json(one), subject, context)
     return evaluate(subject.module, dataset, checkpoint.input_size, "validation", IMAGES).right

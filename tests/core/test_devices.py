@@ -79,6 +79,7 @@ def number(factor: str) -> float:
         (changed(figures__clock__value=-5), "clock cannot be -5; it takes a number of cycles/s from 1e+06 to 1e+10."),
         (changed(figures__bandwidth__value=1e20), "bandwidth cannot be 1e+20; it takes a number of bytes/s from 1e+06 to 1e+13."),
         (changed(figures__flash__value=float("nan")), "flash cannot be nan; it takes a number of bytes from 1000 to 1e+15."),
+        (changed(figures__flash__value=10**400), f"flash cannot be 1{56 * '0'}…; it takes a number of bytes from 1000 to 1e+15."),
         (changed(figures__ram__value=True), "ram cannot be True; it takes a number of bytes from 1000 to 1e+14."),
         (changed(figures__float32__value=9e15), "float32 cannot be 9000000000000000.0; it takes at most 7.2e+14 operations/s, which is 100000 for each of 4 "
          "cores and each cycle."),

@@ -49,16 +49,26 @@ def test_one_latency_scales_the_estimates_of_its_device_alone(kept):
     assert measured_there.forget("phone_flagship") == 0 and measured_there.forget("raspberry_pi_4") == 2 and measured_there.lines() == []
 
 
-@pytest.mark.parametrize("script", sorted((Path(exports.__file__).parent / "scripts").glob("run_*.py")), ids=lambda path: path.stem)
-def test_a_line_as_the_scripts_of_exports_print_it(kept, script):
+@pytest.mark.parametrize("format", [name for name, format in exports.FORMATS.items() if format.script and not name.endswith("int8")])
+def test_a_line_as_the_scripts_of_exports_print_it(kept, format):
+    script = Path(exports.__file__).parent / "scripts" / exports.FORMATS.get(format).script
     (about,) = (line for line in script.read_text().splitlines() if line.startswith("ABOUT = "))
-    values = {"device": "kitchen-pi", "run": "aaaa", "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1}
+    values = {"device": "kitchen-pi", "run": "aaaa", "format": format, "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1}
     printed = json.dumps({name: values[name] for name in re.findall(r'"(\w+)":', about)} | {"ms_p10": 9.0, "ms_p50": 10.0, "ms_p90": 11.0})
     with pytest.raises(BadInput, match="device of line 1 cannot be 'kitchen-pi'; "):
         measured_there.add(printed, RUNS)
     (kept_line,) = measured_there.add(printed, RUNS, "raspberry_pi_5")
     assert (kept_line["device"], kept_line["key"], kept_line["graph"]) == ("raspberry_pi_5", "aaaa", GRAPH.key)
     assert measured_there.add(line(), RUNS, "raspberry_pi_5")[0]["device"] == "raspberry_pi_4"  # a profile's own name goes first
+
+
+def test_eager_pytorch_scales_a_device_only_where_nothing_else_was_measured_there(kept):
+    pi = devices().get("raspberry_pi_4")
+    before = estimates.for_device(pi, GRAPH)
+    measured_there.add(line(ms_p50=5 * before.ms, runtime="torch 2.14.1", format="safetensors"), RUNS)
+    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(5 * before.ms)
+    measured_there.add(line(ms_p50=2 * before.ms, runtime="onnxruntime 1.31.1", format="onnx-fp16"), RUNS)
+    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms)
 
 
 def test_the_factor_and_its_error_by_hand():
@@ -87,9 +97,14 @@ def test_the_estimate_is_the_fits(kept):
         ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, run, runtime and ms_p50."),
         (line(key=None), "run of line 1 cannot be None; it takes a text of 1 to 100 characters."),
         (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes the run's own type."),
-        (line(format="onnx-fp16"), "format of line 1 cannot be 'onnx-fp16'; it takes one of onnx, onnx-int8, tflite, tflite-int8, which estimates are for."),
+        (line(format="gguf"), "format of line 1 cannot be 'gguf'; it takes one of safetensors, onnx, onnx-fp16, onnx-int8, tflite, tflite-fp16, tflite-int8."),
         (line(device="toaster"), "device of line 1 cannot be 'toaster'; it takes the name of a profile, or --device beside --measured, which says what it is."),
         (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),
+        (
+            line(ms_p50=10**400),
+            "ms_p50 of line 1 cannot be 1000000000000000000000000000000000000000000000000000000000…; it takes milliseconds above 0, at most 10,000,000.",
+        ),
+        (line(ms_p50=float("inf")), "ms_p50 of line 1 cannot be inf; it takes milliseconds above 0, at most 10,000,000."),
         (line(ms_p50=None), "Line 1 has no ms_p50; it takes the median time for one picture in milliseconds."),
         (line(batch=8), "batch of line 1 cannot be 8; it takes 1, which is what estimates are for."),
         (line(key="zzzz"), "There is no run named 'zzzz'; "),

@@ -36,7 +36,7 @@ def step(name: str, draw: random.Random, layers: tuple[str, ...] = LAYERS) -> di
         elif spec.type is bool:
             made[spec.name] = draw.random() < 0.5
         else:
-            low, high = spec.low, 0.02 if spec.name == "learning_rate" else spec.high
+            low, high = spec.low, spec.high
             made[spec.name] = draw.choice((low, high)) if draw.random() < 0.2 else draw.randint(low, high) if spec.type is int else draw.uniform(low, high)
     return made
 
