@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from core import zoo
-from core.datasets import archive, brought, folder
+from core.datasets import DATASETS, archive, brought, folder
 from core.datasets.preparation import Preparation
 from core.errors import BadField, BadInput
 from core.home import folder as home_folder
@@ -85,6 +85,16 @@ class Import:
         return Import(**(value | {"preparation": Preparation(**value["preparation"]), "classes": tuple(classes) if classes is not None else None}))
 
 
+def import_command(model: str, dataset: str) -> str | None:
+    """What a shell says to bring in a person's own pair as it is here, but for the places of its files; None for a dataset of Paretoscope's own."""
+    source = DATASETS.get(dataset)
+    if not source.own:
+        return None
+    colours = " ".join(f"--{name} {','.join(f'{value:g}' for value in values)}" for name, values in (("mean", source.mean), ("std", source.std)))
+    cut = f"--resize {source.resize or source.size} --crop {source.size}" + ("" if source.flip else " --no-flip")
+    return f"python -m core import --model {model} --weights FILE.safetensors --data FOLDER --name {dataset} {colours} {cut}"
+
+
 def class_names(data: bytes) -> tuple[str, ...]:
     """The class folders in the order of the model's outputs: a line each, or a JSON list. Raises `BadInput`."""
     try:
@@ -107,7 +117,7 @@ def bring(asked: Import, *, tensors: dict | None = None, turn=contextlib.nullcon
 
     from core import matching
     from core.architecture import Architecture
-    from core.datasets import DATASETS, Dataset
+    from core.datasets import Dataset
 
     if tensors is None:
         asked.check()

@@ -58,9 +58,13 @@ def family(recipe: Recipe) -> str:
 
 
 def int8(recipe: Recipe) -> bool:
-    """Whether the last grids of the weights are such that integer kernels can run them."""
-    grids = [step for step in recipe.steps if step.kind == GRID and getattr(step, "parameters", "weights") != "biases"]
-    return bool(grids) and getattr(grids[-1], "int8", False)
+    """Whether the last grids of the weights, of each part of the layers, are such that integer kernels can run them."""
+    lasting = []
+    for step in reversed([step for step in recipe.steps if step.kind == GRID and getattr(step, "parameters", "weights") != "biases"]):
+        lasting.append(step)
+        if getattr(step, "layers", "all") == "all":
+            break
+    return bool(lasting) and all(getattr(step, "int8", False) for step in lasting)
 
 
 def is_share(spec: Param) -> bool:

@@ -18,6 +18,7 @@ from core import ENGINE_VERSION, __version__, charts, zoo
 from core.axes import AXES
 from core.datasets import DATASETS
 from core.home import ASSETS
+from core.importing import import_command
 from core.machine import machine
 from core.points import bytes_words, count_words, indistinct, signed, times_words
 from core.recipe import Recipe
@@ -179,7 +180,7 @@ def _run(study: Study, row: Mapping, number: int) -> str:
     facts["Measured"] = ", ".join(filter(None, ((row["date"] or "")[:10], row["machine"])))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     notes = "".join(f"<p>{escape(note)}</p>" for note in row["notes"])
-    command = escape(shell_command(study.model, study.dataset, recipe))
+    command = escape("\n".join(filter(None, [import_command(study.model, study.dataset), shell_command(study.model, study.dataset, recipe)])))
     code = escape("\n".join(json.dumps(step) for step in recipe.shortest()["steps"]))
     head = f'<section class="run"><h3>{badge}{escape(row["words"])}</h3><dl>{listed}</dl>{notes}'
     return f"{head}<pre>{code}</pre><p>The same run again:</p><pre>{command}</pre></section>"

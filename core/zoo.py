@@ -208,12 +208,18 @@ def checkpoint(model: str, dataset: str) -> Checkpoint:
     from core.datasets import DATASETS
 
     check_model(model)
-    family = DATASETS.get(dataset).family
+    source = DATASETS.get(dataset)
+    family = source.family
     for folder in folders():
         card = folder / family / f"{model}.json"
         weights = card.with_suffix(".safetensors")
         if card.exists() and weights.exists():
             return Checkpoint(model, family, weights, _card(card, card.stat().st_mtime_ns))
+    if source.own:
+        raise NotHere(
+            f"A checkpoint of {model} on {dataset}", "none of it was imported, or it is gone",
+            f"Import it with `python -m core import --model {model} --weights FILE --data FOLDER`.",
+        )  # fmt: skip
     raise NotHere(
         f"A checkpoint of {model} on {dataset}", "none was shipped or trained here yet",
         f"Train one with `python -m core train --model {model} --dataset {dataset}`.",

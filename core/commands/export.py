@@ -7,7 +7,7 @@ from pathlib import Path
 from core.commands import options, terminal
 from core.commands.measure import check_writable, read_recipe
 from core.errors import BadInput
-from core.exports import FORMATS, Export
+from core.exports import FORMATS, Export, sheet
 from core.work import THREADS, Work
 
 
@@ -31,8 +31,8 @@ def add(commands) -> None:
 
 
 def write(given) -> None:
-    FORMATS.get(given.format)
-    check_writable(given.output, "--output")
+    for suffix in ("", ".json", ".md", *sheet.scripts(FORMATS.get(given.format))):
+        check_writable(given.output.with_name(given.output.name + suffix), "--output")
     work = _work(given)
     asked = Export(work, given.format)
     asked.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from core import gallery
@@ -17,9 +18,12 @@ SHOWN = 4  # of several that are meant
 
 
 def run(key: str, store: Store) -> Work:
-    """The COMPLETE run that has this identity, or whose recipe alone has this key; raises `BadInput`, `NotHere` when its checkpoint is gone."""
+    """What a COMPLETE run of this identity, or whose recipe alone has this key, is of, over the whole validation split, whatever it was measured on.
+
+    Raises `BadInput`, and `NotHere` when its checkpoint is gone.
+    """
     rows = _known(store)
-    found = [row for row in rows if row["identity"] == key] or list({(row["model"], row["dataset"]): row for row in rows if row["key"] == key}.values())
+    found = [row for row in rows if row["identity"] == key][:1] or list({(row["model"], row["dataset"]): row for row in rows if row["key"] == key}.values())
     if not found:
         open_run = store.find(key)
         said = f"The run {key} is {open_run['state']}" if open_run and open_run["kind"] == "run" else f"There is no complete run {key[:40]!r}"
@@ -40,15 +44,15 @@ def labels(work: Work, store: Store) -> bytes | None:
 
 
 def _known(store: Store) -> list[Mapping]:
-    """Runs over the whole validation split, each once."""
-    rows = [*store.rows(split="validation", states=[COMPLETE]), *gallery.runs(), *reproduced.runs(), *students.runs()]
-    return list({row["identity"]: row for row in reversed(rows) if row["split"] == "validation"}.values())
+    """Complete runs, each once: those over fewer pictures or another split first, this machine's own last."""
+    rows = [*students.runs(), *reproduced.runs(), *gallery.runs(), *store.rows(states=[COMPLETE])]
+    return sorted({row["identity"]: row for row in rows}.values(), key=lambda row: (row["split"] == "validation", row["metrics"]["images"]))
 
 
 def _same(row: Mapping) -> Work:
     """The work of a row, if the checkpoint, the data and the engine that it was measured with are those that are here now."""
     work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]))
-    if work.identity() != row["identity"] and row["metrics"]["images"] == row["baseline"]["images"]:
+    if all(dataclasses.replace(work, split=row["split"], images=images).identity() != row["identity"] for images in (None, row["metrics"]["images"])):
         raise BadInput(
             f"The run {row['identity']} was measured with another checkpoint of {row['model']}, other data or another engine than are here now; "
             f"run its recipe again, and export that."

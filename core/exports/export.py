@@ -150,8 +150,8 @@ def refusal(format: Format, recipe: Recipe) -> str | None:
     if format.numbers != INT8 or points.int8(recipe):
         return None
     return (
-        f"{format.name} takes recipes whose weights and activations are on 8-bit grids, and exporting never changes a model; append "
-        f"quantize(weight_bits=8, activation_bits=8) to this recipe, which makes it another run."
+        f"{format.name} takes recipes whose weights and activations all end on 8-bit grids that integers compute with (symmetric, a scale for each tensor or "
+        f"channel, static ranges), and exporting never changes a model; append quantize(weight_bits=8, activation_bits=8) to this recipe, another run."
     )
 
 

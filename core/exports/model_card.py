@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from core.datasets import DATASETS
 from core.exports.formats import FORMATS
+from core.importing import import_command
 from core.points import words
 from core.recipe import Recipe
 
@@ -37,7 +38,7 @@ def model_card(record: Record, name: str) -> str:
         "## How to run it", "",
         *_running(record, name), "",
         "## How to make it again", "",
-        "In the checkout of Paretoscope:", "", "```", command(record, name), "```", "",
+        "In the checkout of Paretoscope:", "", "```", *filter(None, [import_command(record.model, record.dataset)]), command(record, name), "```", "",
         f"Trained on {source.title} ({source.licence}); it knows nothing else, and says nothing sensible of other pictures.",
     ]  # fmt: skip
     lines += [f"\nNote: {note}" for note in record.notes]
@@ -54,9 +55,11 @@ def command(record: Record, name: str) -> str:
 def _running(record: Record, name: str) -> list[str]:
     if FORMATS.get(record.format).script is None:
         return ["```", f"python -m core evaluate --artifact {shlex.quote(name)} --dataset {record.dataset}", "```"]
+    side = record.sheet["picture"]["size"]
     wants = {"run_onnx.py": "numpy and onnxruntime", "run_litert.py": "numpy and ai-edge-litert", "run_torch.py": "torch and numpy"}
     return [
         f"With {wants[FORMATS.get(record.format).script]} alone:", "", "```",
-        f"python {name}.py PICTURE.png …        # or .npy with uint8 pictures; --time measures the latency of one picture here",
+        f"python {name}.py PICTURE.png …        # or .npy of {side}×{side} uint8 pictures; --time measures the latency of one picture here",
         f"python {name}.check.py PICTURES.npz --min-top1 {int(record.top1)} --max-bytes {record.bytes}    # exit status 1 when a limit is missed", "```",
+        f"PICTURES.npz holds `images`, {side}×{side} pixels of uint8 each, cut as above, and `labels`, the places of their classes in the list above.",
     ]  # fmt: skip

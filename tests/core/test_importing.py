@@ -1,6 +1,9 @@
 """A checkpoint that plain torch made outside the project: the same accuracy here, and what does not fit is refused by name."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from core import artifact, engine, importing, matching, zoo
 from core.datasets import DATASETS
 from core.datasets.preparation import Preparation
 from core.errors import BadField, BadInput, NotHere
+from core.exports import Export, make
 from core.home import home
 from core.importing import Import, bring, class_names
 from core.metrics.accuracy import evaluate
@@ -53,6 +57,26 @@ def test_the_accuracy_is_plain_torchs(own, brought):
     assert any("'fc.1' was taken as 'fc'" in note for note in brought["imported"]["notes"])
     loaded = zoo.checkpoint(MODEL, "my_digits").load().state_dict()
     assert all(torch.equal(loaded[name.replace("fc.1", "fc")], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_an_imported_pair_is_exported_and_its_script_reads_the_owners_own_files(own, brought, tmp_path):
+    root, model, _weights = own
+    made = make(Export(Work(MODEL, "my_digits", latency=False), "onnx"))
+    for name, data in made.files("mine.onnx").items():
+        (tmp_path / name).write_bytes(data)
+    assert made.record.agreement == 1 and made.record.images == 120
+    card = (tmp_path / "mine.onnx.md").read_text()
+    assert (
+        f"core import --model {MODEL} --weights FILE.safetensors --data FOLDER --name my_digits --mean 0.3,0.3,0.3 --std 0.4,0.4,0.4 --resize 36 --crop 32"
+        in card
+    )
+    pictures = [str(path) for path in sorted((root / "val").rglob("*.png"))]
+    done = subprocess.run([sys.executable, str(tmp_path / "mine.onnx.py"), *pictures], capture_output=True, text=True, check=True)
+    folders = [Path(path).parent.name for path in pictures]
+    right = 100 * np.mean([said == folder for said, folder in zip(done.stdout.split("\n"), folders, strict=False)])
+    assert len(done.stdout.splitlines()) == 120 and right == pytest.approx(own_pictures.accuracy(model, root / "val", 36, 32), abs=0.9)  # one of 120
+    with pytest.raises(NotHere, match=r"A checkpoint of squeezenet1_1 on my_digits is not here: .*`python -m core import --model squeezenet1_1 "):
+        zoo.checkpoint("squeezenet1_1", "my_digits")
 
 
 def test_an_imported_pair_stands_beside_the_shipped_ones(brought):

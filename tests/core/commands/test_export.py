@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -67,6 +68,20 @@ def test_a_run_is_named_by_its_identity_or_its_recipes_key(call, tmp_path):
         assert told["run_top1"] == pytest.approx(result["metrics"]["top1"]) and told["identity"] == result["identity"]
 
 
+def test_a_run_over_fewer_pictures_or_another_split_is_exported_over_the_whole_validation_split(call, tmp_path):
+    work = Work(five_layers.NAME, "digits", Recipe.from_json(PRUNED), latency=False)
+    limited, tested = engine.run(dataclasses.replace(work, images=64)), engine.run(dataclasses.replace(work, split="test"))
+    whole = measured(PRUNED)
+    store = Store()
+    for result in (limited, tested):
+        store.complete(result.identity, result.to_json(), result.predicted, origin="here")
+    store.close()
+    for number, key in enumerate((limited.identity, tested.identity, whole["key"])):
+        status, out, err = call("--run", key, "--format", "safetensors", "--output", tmp_path / f"{number}.safetensors", "--json")
+        assert status == 0, err
+        assert json.loads(out)["identity"] == whole["identity"]
+
+
 def test_a_run_whose_checkpoint_is_gone_or_another_is_refused(call, tmp_path, monkeypatch):
     result = measured(PRUNED)
     given = ("--run", result["identity"], "--format", "onnx", "--output", tmp_path / "x.onnx")
@@ -89,12 +104,14 @@ def test_a_run_whose_checkpoint_is_gone_or_another_is_refused(call, tmp_path, mo
         (("--model", "resnet1", "--dataset", "digits", "--recipe", "{recipe}"), "There is no model named 'resnet1'; "),
         (("--model", five_layers.NAME, "--dataset", "digits", "--recipe", "{pruned}", "--format", "onnx-int8"), "onnx-int8 takes recipes whose weights and "),
         (("--format", "onyx"), "There is no format named 'onyx'; it takes one of artifact, safetensors, onnx, "),
+        (("--output", "{folder}/beside.onnx"), "{folder}/beside.onnx.json is a folder; --output takes the name of a file."),
         (("--output", "{folder}"), "{folder} is a folder; --output takes the name of a file."),
         (("--output", "/nowhere/x.onnx"), "The folder /nowhere does not exist; --output takes a file in one that does."),
         (("--output", "/proc/x.onnx"), "The folder /proc cannot be written ("),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(call, tmp_path, given, sentence):
+    (tmp_path / "beside.onnx.json").mkdir()
     (tmp_path / "recipe.json").write_text(json.dumps(INT8))
     (tmp_path / "pruned.json").write_text(json.dumps(PRUNED))
     words = {"folder": str(tmp_path), "recipe": str(tmp_path / "recipe.json"), "pruned": str(tmp_path / "pruned.json")}

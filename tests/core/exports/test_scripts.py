@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +92,8 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     dataset = Dataset(source, source.read() if channels == 1 else {name: (np.repeat(x, 3, 1), y) for name, (x, y) in source.read().items()})
     noise = np.random.default_rng(0).integers(0, 256, (4, channels, 8, 8), np.uint8)
     told = sheet.sheet(source, input_size, Work("squeezenet1_1", "fashion_mnist"), FORMATS.get("onnx"))
-    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, mode", "mean, std", "scaled", "prepare"))]
-    known = {"np": np, "SHEET": json.loads(json.dumps(told))}
+    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, mode", "mean, std", "sized", "scaled", "prepare"))]
+    known = {"np": np, "sys": sys, "SHEET": json.loads(json.dumps(told))}
     exec("\n".join(lines), known)
     expected = dataset.prepare(noise, input_size).numpy()
     found = known["prepare"](noise.transpose(0, 2, 3, 1))
@@ -99,13 +101,13 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2e-5)
     if channels == 1:
         np.testing.assert_array_equal(found, known["prepare"](noise[:, 0]))
+    for other in (noise.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1), noise[:, 0, :4]):
+        with pytest.raises(SystemExit, match="The model takes pictures of 8 × 8, not "):
+            known["prepare"](other)
 
 
 def test_image_files_are_read_by_pillow(five_layer_checkpoint, tmp_path):
     """In the tests' own interpreter, which has Pillow."""
-    import subprocess
-    import sys
-
     from PIL import Image
 
     asked = Export(Work(five_layers.NAME, "digits"), "onnx")
