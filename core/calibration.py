@@ -190,10 +190,12 @@ class Fit:
 
     def words(self) -> str:
         """The sentence that stands beside every estimate for a device."""
-        worst = self.errors[0]
+        worst, sides = self.errors[0], sorted({entry["input_size"] for entry in self.errors if "input_size" in entry})
+        pictures = f" on pictures of {' to '.join(dict.fromkeys(str(side) for side in (sides[0], sides[-1])))} pixels" if sides else ""
+        there = "" if self.machine.get("id") == machine()["id"] else "; not this one, which `python -m core devices --fit` fits it to"
         return (
-            f"Estimated; on the host that it was fitted to ({self.machine['cpu']}) the median error is {100 * self.median_error:.0f} % over "
-            f"{len(self.errors)} architectures held out, the worst {100 * worst['error']:+.0f} % ({worst['model']})."
+            f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {100 * self.median_error:.0f} % over "
+            f"{len(self.errors)} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']})."
         )
 
 

@@ -1,6 +1,10 @@
 """A person's own checkpoint and pictures, brought in by the page: the figure that plain torch knows, then a run on the chart."""
 
+import subprocess
+import sys
+import zipfile
 from contextlib import closing
+from pathlib import Path
 
 from playwright.sync_api import expect
 from safetensors.torch import save_file
@@ -40,3 +44,21 @@ def test_ones_own_checkpoint_is_imported_and_compressed(explorer, place, tmp_pat
     with closing(Store(f"sqlite:///{place / 'paretoscope.sqlite'}")) as store:
         (row,) = eventually(lambda: store.rows(MODEL, "my_digits", states=["COMPLETE"]))  # the sentence comes with the accuracy; the latency takes longer
     assert row["metrics"]["top1"] == known and row["metrics"]["images"] == 120
+    exported(explorer, sorted((root / "val").rglob("*.png"))[::10], known, tmp_path / "away")
+
+
+def exported(explorer, pictures: list[Path], known: float, place: Path) -> None:
+    """The pair's own ONNX file, made on the page, downloaded, and run by its script on the person's own files."""
+    page = explorer.page
+    page.goto(f"{explorer.address}Export?model={MODEL}&data=my_digits&step=none")
+    page.locator(".st-key-make-onnx button").click()
+    taking = page.locator(".st-key-download-onnx button").first
+    taking.wait_for(timeout=2 * PATIENCE)
+    expect(page.locator(".st-key-format-onnx")).to_contain_text(f"{known:.2f} %")
+    with page.expect_download(timeout=PATIENCE) as waiting:
+        taking.click()
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        archive.extractall(place)
+    (script,) = place.glob("*.onnx.py")
+    done = subprocess.run([sys.executable, str(script), *map(str, pictures)], capture_output=True, text=True, check=True)
+    assert {label.removeprefix("digit-") for label in done.stdout.split()} <= set(own_pictures.CLASSES) and len(done.stdout.split()) == len(pictures)
