@@ -71,11 +71,11 @@ class Vary:
                 Vary(self.recipe, at, spec.name).name
                 for at, other in enumerate(self.recipe.steps)
                 for spec in params(type(other))
-                if spec.harder and not _idle(other, spec.name)
+                if spec.harder and not idle(other, spec.name)
             ]
             offer = f"this recipe's {', '.join(others)} can be" if others else "no field of this recipe can be"
             raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more or spares work; {offer}.")
-        if _idle(step, self.field):
+        if idle(step, self.field):
             other, choice = ONLY_WHERE[self.field]
             raise BadRecipe(f"{self.name} cannot be varied, because it says nothing where the {other} is {getattr(step, other)}; set that to {choice}.")
         instead = INSTEAD.get(self.field, "")
@@ -127,7 +127,7 @@ class Vary:
         return ("" if self.spec.unit else f"{self.spec.title.lower()} ") + value_words(self.spec, value)
 
 
-def _idle(step: Step, field: str) -> bool:
+def idle(step: Step, field: str) -> bool:
     """Whether another field's choice leaves this one without a meaning."""
     other, choice = ONLY_WHERE.get(field, ("", None))
     return bool(other) and getattr(step, other) != choice

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core.errors import ParetoscopeError
-from core.floor import Vary, evaluation, most_probes, pair, probe, sentence
+from core.floor import Vary, evaluation, idle, most_probes, pair, probe, sentence
 from core.recipe import Param, Recipe
 from core.store import COMPLETE, OPEN
 from core.work import Work
@@ -44,9 +44,9 @@ def button(view: View, slider: str, pruning: str) -> None:
 
 
 def beside(view: View, at: int, spec: Param) -> None:
-    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end is harder."""
+    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end is harder, or the field says nothing."""
     slider = f"{at}-{spec.name}"
-    if not spec.harder:
+    if not spec.harder or idle(view.recipe.steps[at], spec.name):
         return
     st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
     if state.session().get("floor_field") == slider:
