@@ -44,7 +44,10 @@ def button(view: View, slider: str, pruning: str) -> None:
 
 
 def beside(view: View, at: int, spec: Param) -> None:
-    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one. Nothing where no end is harder, or the field says nothing."""
+    """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one.
+
+    Nothing where no end is harder, or the field says nothing.
+    """
     slider = f"{at}-{spec.name}"
     if not spec.harder or idle(view.recipe.steps[at], spec.name):
         return
