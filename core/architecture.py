@@ -168,15 +168,17 @@ _FILLING = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, tor
 class _ParametersOnMeta(TorchFunctionMode):
     """Layers allocate their parameters by `torch.empty`; buffers come from other functions and stay real.
 
-    What would fill a parameter in place (`normal_`) is left out: on the meta device that does nothing, in Python and slowly.
+    What would fill a parameter in place (`normal_`, or all of `torch.nn.init`) is left out: on the meta device that does nothing, in Python and slowly.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function is torch.empty:
             kwargs = kwargs | {"device": "meta"}
-        elif function in _FILLING and args[0].is_meta:
-            return args[0]
+        elif function in _FILLING or getattr(function, "__module__", None) == nn.init.__name__:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
         return function(*args, **kwargs)
 
 

@@ -84,10 +84,10 @@ class Compressed:
         """What a weight is worth now, without computing it anew; not to be changed in place."""
         return self.module.get_parameter(name).detach()
 
-    def set(self, name: str, weight: Weight) -> None:
-        """Give a weight its new state, and the module the value of it."""
+    def set(self, name: str, weight: Weight, value: Tensor | None = None) -> None:
+        """Give a weight its new state, and the module the value of it, where that is not known already."""
         self.weights[name] = weight
-        parameter, value = self.module.get_parameter(name), weight.value()
+        parameter, value = self.module.get_parameter(name), weight.value() if value is None else value
         if value.shape == parameter.shape and value.stride() != parameter.stride():
             value = torch.empty_like(parameter).copy_(value)  # depthwise kernels with other strides run five times slower
         parameter.data = value  # not copied into: the latent may be what it holds now
