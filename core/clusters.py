@@ -185,7 +185,8 @@ def _exact(tally: Tally, count: int) -> np.ndarray:
     wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
     starts = np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
     borders = np.append(np.unique(np.searchsorted(values, values[starts])), len(values))  # equal numbers stay together
-    sizes = np.diff(tally.before[borders])
-    found = ckwrap.ckmeans(np.diff(tally.sums[borders]) / sizes, min(count, len(sizes)), weights=sizes, method="loglinear")
-    means = np.sort(found.centers)
+    sizes, largest = np.diff(tally.before[borders]), np.abs(values[[0, -1]]).max().astype(np.float64)
+    middles, group = np.unique(np.diff(tally.sums[borders]) / sizes / largest, return_inverse=True)  # tiny numbers of a sum may come out alike
+    found = ckwrap.ckmeans(middles, min(count, len(middles)), weights=np.bincount(group, sizes), method="loglinear")
+    means = np.sort(found.centers) * largest
     return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))

@@ -86,13 +86,17 @@ class Import:
 
 
 def import_command(model: str, dataset: str) -> str | None:
-    """What a shell says to bring in a person's own pair as it is here, but for the places of its files; None for a dataset of Paretoscope's own."""
+    """What a shell says to bring in a person's own pair, but for the places of its files; None for a dataset of Paretoscope's own.
+
+    FILE.txt is a list of the classes in the order that they have here.
+    """
     source = DATASETS.get(dataset)
     if not source.own:
         return None
     colours = " ".join(f"--{name} {','.join(f'{value:g}' for value in values)}" for name, values in (("mean", source.mean), ("std", source.std)))
+    order = "" if list(source.classes) == sorted(source.classes) else " --classes FILE.txt"
     cut = f"--resize {source.resize or source.size} --crop {source.size}" + ("" if source.flip else " --no-flip")
-    return f"python -m core import --model {model} --weights FILE.safetensors --data FOLDER --name {dataset} {colours} {cut}"
+    return f"python -m core import --model {model} --weights FILE.safetensors --data FOLDER{order} --name {dataset} {colours} {cut}"
 
 
 def class_names(data: bytes) -> tuple[str, ...]:

@@ -65,11 +65,11 @@ def scale_of(estimated: Iterable[float], measured: Iterable[float]) -> Scale | N
 def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | None = None) -> Scale | None:
     """The device's own factor, by the lines that were measured there and whose graphs are still known; None without any.
 
-    Lines of eager PyTorch, which takes longer for its own reasons, count where there are no others.
+    Lines of eager PyTorch and of float16 files, which take longer for reasons of their own, count where there are no others.
     """
     there = [line for line in (lines() if given is None else given) if line["device"] == device.name]
     estimated, measured = [], []
-    for line in [line for line in there if not line["runtime"].startswith(EAGER)] or there:
+    for line in [line for line in there if not _beside_estimates(line)] or there:
         graph = graphs.find(line["graph"])
         if graph is not None:
             try:
@@ -78,6 +78,10 @@ def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | Non
                 continue
             measured.append(line["ms_p50"])
     return scale_of(estimated, measured)
+
+
+def _beside_estimates(line: Mapping) -> bool:
+    return line["runtime"].startswith(EAGER) or (line.get("format") or "").endswith("fp16")
 
 
 def lines() -> list[dict]:
@@ -95,7 +99,7 @@ def lines() -> list[dict]:
 
 
 def add(text: str, runs: Iterable[Mapping], device: str | None = None) -> list[dict]:
-    """Keep the lines in a text; returns them. A newer line takes the place of one of the same device, run and runtime.
+    """Keep the lines in a text; returns them. A newer line takes the place of one of the same device, run, runtime and format.
 
     `device` is the profile of lines whose own `device` is none. `runs` are results and rows of the store, one of which each line must name.
     All or nothing is kept: raises `BadInput` for the first line that cannot be.
@@ -105,7 +109,7 @@ def add(text: str, runs: Iterable[Mapping], device: str | None = None) -> list[d
         raise BadInput(f"There are {len(given):,} lines; it takes 1 to {MOST_LINES:,}, each a JSON object with device, run, runtime and ms_p50.")
     known = list(runs)
     new = [_checked(number, line, known, device) for number, line in enumerate(given, 1)]
-    place = lambda line: (line["device"], line["key"], line["runtime"])
+    place = lambda line: (line["device"], line["key"], line["runtime"], line.get("format"))
     found = {place(line): line for line in [*lines(), *new]}
     write_whole(folder("devices") / FILE, "".join(json.dumps(line) + "\n" for line in found.values()).encode())
     return new
@@ -148,7 +152,8 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     if made is not None and made.endswith("int8") != (graph.type == "int8"):
         raise BadInput(f"Line {number} is of the {made} file, and the graph of run {names['key']!r} is {graph.type}; it takes the run's own type.")
     estimate(graph.operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
-    return {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
+    kept = {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
+    return kept | ({"format": made} if made is not None else {})
 
 
 def _scripted() -> list[str]:

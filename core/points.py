@@ -58,13 +58,24 @@ def family(recipe: Recipe) -> str:
 
 
 def int8(recipe: Recipe) -> bool:
-    """Whether the last grids of the weights, of each part of the layers, are such that integer kernels can run them."""
-    lasting = []
-    for step in reversed([step for step in recipe.steps if step.kind == GRID and getattr(step, "parameters", "weights") != "biases"]):
-        lasting.append(step)
-        if getattr(step, "layers", "all") == "all":
-            break
-    return bool(lasting) and all(getattr(step, "int8", False) for step in lasting)
+    """Whether the grids that last, of weights and of the values between layers, are such that integer kernels can run them, as far as a recipe tells."""
+    grids = [step for step in recipe.steps if step.kind == GRID]
+    weights = _lasting([step for step in grids if getattr(step, "parameters", "weights") != "biases"])
+    values = _lasting([step for step in grids if step.rounds_activations])
+    return (
+        bool(weights and values)
+        and all(getattr(step, "int8_weights", False) for step in weights)
+        and all(getattr(step, "int8_values", False) for step in values)
+    )
+
+
+def _lasting(steps: list[Step]) -> list[Step]:
+    """Those that no later one repeats, on all layers or on the same."""
+    found: list[Step] = []
+    for step in reversed(steps):
+        if not any(getattr(later, "layers", "all") in ("all", getattr(step, "layers", "all")) for later in found):
+            found.append(step)
+    return found
 
 
 def is_share(spec: Param) -> bool:

@@ -208,8 +208,8 @@ def _prunes_as_much(earlier: Step, later: Step) -> bool:
     """Whether the weights that `earlier` sets to zero, which `later` takes first, are as many as it takes."""
     if getattr(earlier, "threshold", None) is not None or not getattr(earlier, "sparsity", 0.0) >= later.sparsity:
         return False
-    if type(earlier) is type(later):
-        return dataclasses.replace(earlier, sparsity=later.sparsity) == later
+    if type(earlier) is type(later) and dataclasses.replace(earlier, sparsity=later.sparsity) == later:
+        return True
     single = [step for step in (earlier, later) if step.kind == PRUNE and hasattr(step, "scope") and getattr(step, "granularity", "weight") == "weight"]
     return len(single) == 2 and earlier.scope == later.scope and earlier.layers == later.layers
 

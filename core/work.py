@@ -113,6 +113,7 @@ class Work:
         checkpoint = self.checkpoint
         fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
         editions = [step.edition for step in self.recipe.steps if step.edition]
+        editions += ["values around other layers stay"] if sum(step.rounds_activations for step in self.recipe.steps) > 1 else []  # they did not once
         elsewhere = [device.chosen()] if device.chosen() != device.CPU else []
         return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, *editions, THREADS, *elsewhere]
 

@@ -157,7 +157,7 @@ def check_fits(steps: tuple[Step, ...], subject: Compressed) -> list[str]:
             looked = replace(subject, notes=[])
             with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
                 _FITS[type(step)](step, looked)
-            notes += looked.notes if trained else []
+            notes += looked.notes if trained and not shaped else []  # of shapes and weights that are there then
         trained = trained or step.kind == TRAIN
         shaped = shaped or step.kind == STRUCTURE
     return notes

@@ -68,10 +68,19 @@ class Quantize(Step):
         return "Quantize biases" if self.parameters == "biases" else self.title
 
     @property
+    def int8_weights(self) -> bool:
+        """Whether integer kernels can run its weights: 8 bits, centred scales a channel or more."""
+        return self.weight_bits == 8 and self.parameters != "biases" and self.symmetric and self.granularity != "group"
+
+    @property
+    def int8_values(self) -> bool:
+        """Whether integer kernels can run its values between layers: 8 bits, ranges that are set beforehand."""
+        return self.activation_bits == 8 and self.activation_scale == "static"
+
+    @property
     def int8(self) -> bool:
-        """Whether integer kernels can run it: weights and activations in 8 bits, centred scales a channel or more, ranges that are set beforehand."""
-        eight = self.weight_bits == self.activation_bits == 8
-        return eight and self.parameters != "biases" and self.symmetric and self.granularity != "group" and self.activation_scale == "static"
+        """Whether integer kernels can run all of it."""
+        return self.int8_weights and self.int8_values
 
     @property
     def rounds_activations(self) -> bool:

@@ -62,13 +62,15 @@ def test_a_line_as_the_scripts_of_exports_print_it(kept, format):
     assert measured_there.add(line(), RUNS, "raspberry_pi_5")[0]["device"] == "raspberry_pi_4"  # a profile's own name goes first
 
 
-def test_eager_pytorch_scales_a_device_only_where_nothing_else_was_measured_there(kept):
+def test_eager_pytorch_and_float16_scale_a_device_only_where_nothing_else_was_measured_there(kept):
     pi = devices().get("raspberry_pi_4")
     before = estimates.for_device(pi, GRAPH)
     measured_there.add(line(ms_p50=5 * before.ms, runtime="torch 2.14.1", format="safetensors"), RUNS)
     assert estimates.for_device(pi, GRAPH).ms == pytest.approx(5 * before.ms)
-    measured_there.add(line(ms_p50=2 * before.ms, runtime="onnxruntime 1.31.1", format="onnx-fp16"), RUNS)
-    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms)
+    measured_there.add(line(ms_p50=7 * before.ms, runtime="onnxruntime 1.31.1", format="onnx-fp16"), RUNS)
+    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(35**0.5 * before.ms)
+    measured_there.add(line(ms_p50=2 * before.ms, runtime="onnxruntime 1.31.1", format="onnx"), RUNS)
+    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms) and len(measured_there.lines()) == 3
 
 
 def test_the_factor_and_its_error_by_hand():

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import core.methods  # noqa: F401
+from core import points
 from core.points import FAMILIES, FIGURES, bytes_words, count_words, family, indistinct, point, signed, step_words, times_words, words
 from core.recipe import STEPS, Recipe
 
@@ -82,3 +83,23 @@ def test_nothing_distinguishable():
 
 def test_imports_no_torch():
     subprocess.run([sys.executable, "-c", "import sys, core.points, core.charts; assert not {'torch', 'plotly', 'pandas'} & set(sys.modules)"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "possible"),
+    [
+        ([{"weight_bits": 8, "activation_bits": 8}], True),
+        ([{"weight_bits": 4, "layers": "inner"}, {"weight_bits": 8, "activation_bits": 8, "layers": "inner"}], True),
+        ([{"weight_bits": 8, "activation_bits": 8}, {"weight_bits": 8, "layers": "fc"}], True),
+        ([{"weight_bits": 8}, {"weight_bits": 8, "activation_bits": 8, "layers": "fc"}], True),
+        ([{"weight_bits": 4, "layers": "fc"}, {"weight_bits": 8, "activation_bits": 8, "layers": "layer1.*"}], False),
+        ([{"weight_bits": 8, "activation_bits": 8}, {"parameters": "biases", "activation_bits": 4}], False),
+        ([{"weight_bits": 8, "activation_bits": 8}, {"parameters": "biases"}], True),
+        ([{"weight_bits": 8, "activation_bits": 8, "activation_scale": "dynamic"}], False),
+        ([{"weight_bits": 8, "activation_bits": 8, "symmetric": False}], False),
+        ([{"weight_bits": 8}], False),
+    ],
+)
+def test_a_recipe_tells_whether_integers_can_run_it(steps, possible):
+    recipe = Recipe.from_json({"steps": [{"step": "quantize"} | step for step in steps]})
+    assert points.int8(recipe) == possible

@@ -353,6 +353,11 @@ def test_patterns_of_factors_are_compared_as_well():
         ("resnet18", [{"step": "student", "model": "vgg11"}, "distill", "calibrate_batchnorm"], "calibrate_batchnorm changes nothing, because vgg11 has no"),
         ("resnet18", ["correct_bias", "quantize"], "correct_bias changes nothing, because no step before it puts weights on a grid."),
         ("resnet18", ["round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
+        (
+            "resnet18",
+            [{"step": "gradient_prune"}, {"step": "gradient_prune", "score": "snip", "sparsity": 0.5}],
+            "gradient_prune changes nothing, because gradient",
+        ),
         ("resnet18", ["share_weights", "round_adaptively"], "round_adaptively changes nothing, because no step before it puts weights on a uniform grid."),
         ("resnet18", [{"step": "quantize", "parameters": "biases"}, "correct_bias"], "correct_bias changes nothing, because no step before it puts weights on"),
         ("resnet18", ["magnitude_prune", {"step": "magnitude_prune", "sparsity": 0.5}], "magnitude_prune changes nothing, because magnitude_prune before it"),

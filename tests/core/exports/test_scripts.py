@@ -92,7 +92,7 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     dataset = Dataset(source, source.read() if channels == 1 else {name: (np.repeat(x, 3, 1), y) for name, (x, y) in source.read().items()})
     noise = np.random.default_rng(0).integers(0, 256, (4, channels, 8, 8), np.uint8)
     told = sheet.sheet(source, input_size, Work("squeezenet1_1", "fashion_mnist"), FORMATS.get("onnx"))
-    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, mode", "mean, std", "sized", "scaled", "prepare"))]
+    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, (mean", "forms", "sized", "scaled", "prepare"))]
     known = {"np": np, "sys": sys, "SHEET": json.loads(json.dumps(told))}
     exec("\n".join(lines), known)
     expected = dataset.prepare(noise, input_size).numpy()
@@ -101,8 +101,9 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=2e-5)
     if channels == 1:
         np.testing.assert_array_equal(found, known["prepare"](noise[:, 0]))
-    for other in (noise.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1), noise[:, 0, :4]):
-        with pytest.raises(SystemExit, match="The model takes pictures of 8 × 8, not "):
+    whole = noise.transpose(0, 2, 3, 1)
+    for other in (whole.repeat(2, 1).repeat(2, 2), whole[:, :4], whole.repeat(2, 2), whole.repeat(2, 3), *([noise[0], noise[:, 0]] if channels == 3 else [])):
+        with pytest.raises(SystemExit, match=r"A picture is \(8, 8, "):
             known["prepare"](other)
 
 

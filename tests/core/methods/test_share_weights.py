@@ -110,6 +110,18 @@ def test_numbers_of_which_many_are_equal_have_centres(count):
         assert error(kept, found.astype(float)) <= 1.02 * best + 1e-6
 
 
+@pytest.mark.parametrize("count", [16, 256])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e37])
+def test_numbers_among_which_some_are_all_but_0_have_centres(count, size):
+    numbers = (np.random.default_rng(0).normal(size=300) * size).astype(np.float32)
+    numbers[:60] *= 1e-20 if size == 1 else 1
+    numbers = numbers[np.isfinite(numbers) & (numbers != 0)]
+    found = centres(numbers, count, "exact", 0)
+    assert count * 0.8 <= len(found) <= count and (np.diff(found) > 0).all() and np.isfinite(found).all()
+    kept = np.sort(numbers.astype(float) / size)
+    assert error(kept, found.astype(float) / size) <= 1.02 * error(kept, np.asarray(ckwrap.ckmeans(kept, min(count, 235)).centers)) + 1e-12
+
+
 @pytest.mark.parametrize("scope", ["layer", "model"])
 @pytest.mark.parametrize("layers", ["features.3", "all"])
 def test_a_layer_or_model_without_a_weight_left_comes_back_from_its_file(scope, layers, subject, context):
