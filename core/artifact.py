@@ -141,7 +141,7 @@ def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed
     subject = Compressed(module, architecture, {}, _activations(header["activations"]))
     for name, weight in weights.items():
         subject.set(name, weight, weight.latent if weight.grid is None else weight.grid.value())  # which are 0 already where a mask was read off them
-        subject.weights[name] = replace(weight, latent=subject.value(name))
+        subject.weights[name] = Weight(subject.value(name), weight.mask, weight.grid)
     return subject
 
 

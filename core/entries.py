@@ -172,11 +172,11 @@ def _read_uniform(entry: list, numbers: Tensor, tables: list[bytes], _books: lis
         shape = (numbers.shape[0], -(-numbers[0].numel() // group))
     expect(not (symmetric and zeros), "a symmetric grid has zero points")
     scale = _table(scales, shape)
-    grid = Uniform(torch.empty(0), scale, torch.empty(0), bits, symmetric, group)
-    zero = shaped(decode(zeros, scale.numel()) if zeros else np.zeros(scale.numel(), np.int16), shape)
-    grid = replace(grid, zero_point=_within(zero, grid.low, grid.high))
+    grid = Uniform(numbers, scale, torch.zeros(shape, dtype=torch.int16), bits, symmetric, group)
+    if zeros:
+        grid = replace(grid, zero_point=_within(shaped(decode(zeros, scale.numel()), shape), grid.low, grid.high))
     codes = numbers.int() + grid.spread(grid.zero_point, numbers) if zeros else numbers
-    return replace(grid, codes=_within(codes, grid.low, grid.high))
+    return Uniform(_within(codes, grid.low, grid.high), scale, grid.zero_point, bits, symmetric, group)
 
 
 def _read_signs(entry: list, numbers: Tensor, tables: list[bytes], _books: list[Tensor]) -> Signs:
