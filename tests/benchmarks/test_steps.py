@@ -76,7 +76,7 @@ def test_every_step_takes_no_longer_than_it_may():
         images = read_by(step)
         backward = name in BACKWARD and getattr(step, "importance", "") != "entropy"
         tries = []  # of both in turn; the quickest counts, because what else a machine does only adds
-        for _ in range(1 if images is None else 3):
+        for _ in range(1 if images is None else 5):
             subject = Compressed.of(module, architecture)
             context = Context(checkpoint, dataset)
             if name in AFTER_A_GRID:
