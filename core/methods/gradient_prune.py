@@ -78,7 +78,7 @@ def measure(module, names: list[str], context, count: int, batchwise: bool) -> l
         with context.turn(), torch.enable_grad():
             slopes = torch.autograd.grad(cross_entropy(module(x), labels), parameters)
             for total, slope in zip(totals, slopes, strict=True):
-                total.add_(slope.abs() if batchwise else slope, alpha=len(labels) / count)
+                total.add_(slope.abs_() if batchwise else slope, alpha=len(labels) / count)
         seen += len(labels)
         context.report({"fraction": seen / count})
     return totals if batchwise else [total.abs_() for total in totals]
