@@ -142,6 +142,15 @@ def keep_filters(subject, units: list[tuple], sparsity: float) -> dict:
     return spread(subject, kept)
 
 
+def without_filters(subject, units: list[tuple]) -> dict:
+    """Masks (bool, shapes of the weights) without all of these units, of the weights that they name."""
+    kept = {name: [True] * len(subject.value(name)) for name, _filters in units}
+    for name, filters in units:
+        for row in filters:
+            kept[name][row] = False
+    return spread(subject, kept)
+
+
 def unpruned(subject, names: list[str]) -> dict[str, list[int]]:
     """How many weights of each of its C filters no earlier step has pruned, by name."""
     found = {}

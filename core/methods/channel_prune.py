@@ -12,6 +12,8 @@ from core.methods.apply import applies, fits
 from core.recipe import STRUCTURE, Step, layers_param, param, register
 
 NARROWEST = 1 / 3  # no layer keeps less than this part of the share that the whole model keeps
+SHARED = ("l1", "l2", "bn_scale", "entropy")  # importances that grow with a layer's size
+LIMITS = (0.0, *(float(f"{digit}e{power}") for power in range(-10, 4) for digit in (1, 2, 5)), 1e4)  # from a change of the loss to sums of |w|
 TAYLOR_BATCH = 32  # pictures; the squared change of the loss is averaged over batches
 
 
@@ -30,7 +32,8 @@ class ChannelPrune(Step):
       pictures (arXiv:1706.05791; exactly as in `core.pruning.filter_entropies`)
     - random: the control that every criterion must beat
 
-    To compare layers (scope global), l1, l2, bn_scale and entropy are taken as shares of their layer's sum.
+    To compare layers (scope global), l1, l2, bn_scale and entropy are taken as shares of their layer's sum. With a threshold, channels of less
+    importance leave, as it is and of every layer, but for one of each and what `round_to` keeps.
     """
 
     name: ClassVar[str] = "channel_prune"
@@ -46,6 +49,10 @@ class ChannelPrune(Step):
     round_to: int = param(8, choices=(1, 4, 8, 16), unit="channels", help="A layer keeps a multiple of this many channels; kernels like multiples of 8.")
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Calibration pictures for taylor and entropy; the other importances read none.")
     layers: str = layers_param()
+    threshold: float | None = param(
+        None, stops=LIMITS, later=True, optional=True, harder="up",
+        help="Remove the channels of less importance than this instead of a share: summed |w|, w², |γ|, bits, or squared change of the loss.",
+    )  # fmt: skip
 
     def check_model(self, model: str) -> None:
         """Raises `BadRecipe` when this model cannot be pruned so; reads the model list only."""
@@ -87,11 +94,13 @@ def apply(step: ChannelPrune, subject, context) -> None:
 
     step.check_model(subject.architecture.model)
     subject.chosen(step.layers)  # patterns that match nothing are refused at any sparsity
-    if step.sparsity == 0:
+    if step.sparsity == 0 and step.threshold is None:
         return
     with context.turn():
         groups = removable_groups(step, subject)
     scores = _score(step, groups, subject, context)
+    if step.threshold is None and step.importance in SHARED:
+        scores = [score / score.sum().clamp_min(1e-30) for score in scores]
     removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
     found = channels.groups(subject.module, subject.architecture.input_size)
     with context.turn():
@@ -118,7 +127,7 @@ def _score(step: ChannelPrune, groups: list, subject, context) -> list:
 
 
 def _magnitude(importance: str, groups: list, module) -> list:
-    """Sums of |w|, w² or |γ| over each unit, as shares of their group's sum."""
+    """Sums of |w|, w² or |γ| over each unit."""
     from core import channels
 
     parts = [group.norms() if importance == "bn_scale" else group.weights() for group in groups]
@@ -126,20 +135,16 @@ def _magnitude(importance: str, groups: list, module) -> list:
     for path in {part.layer for chosen in parts for part in chosen}:
         size = module.get_submodule(path).weight.detach().abs()
         sizes[path] = size.square() if importance == "l2" else size
-    return _shares([channels.sums(group, chosen, sizes, module) for group, chosen in zip(groups, parts, strict=True)])
-
-
-def _shares(totals: list) -> list:
-    return [total / total.sum().clamp_min(1e-30) for total in totals]
+    return [channels.sums(group, chosen, sizes, module) for group, chosen in zip(groups, parts, strict=True)]
 
 
 def _entropy(step: ChannelPrune, groups: list, subject, context) -> list:
-    """Sums of the bits of the filters that make each unit, as shares of their group's sum."""
+    """Sums of the bits of the filters that make each unit."""
     from core import channels
 
     paths = list(dict.fromkeys(part.layer for group in groups for part in group.makers()))
     bits = dict(zip(paths, pruning.filter_entropies(subject, paths, step.images, context), strict=True))
-    return _shares([channels.sums(group, group.makers(), bits, subject.module) for group in groups])
+    return [channels.sums(group, group.makers(), bits, subject.module) for group in groups]
 
 
 def _taylor(step: ChannelPrune, groups: list, subject, context) -> list:
@@ -176,7 +181,9 @@ def select(step: ChannelPrune, scores: list[list[float]], widths: list[int]) -> 
     from core import channels
 
     counts = [len(score) for score in scores]
-    if step.scope == "layer":
+    if step.threshold is not None:
+        kept = [max(1, sum(value >= step.threshold for value in score)) for score in scores]
+    elif step.scope == "layer":
         kept = [count - round(step.sparsity * count) for count in counts]
     else:
         kept = _kept_globally(step.sparsity, scores, widths)

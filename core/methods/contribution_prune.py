@@ -21,7 +21,8 @@ class ContributionPrune(Step):
 
     The cost of a unit U is top1(w) − top1(w with w_U = 0) on calibration pictures; of equal costs that with the smaller
     cross-entropy without U goes first. Units leave in this order, ranked once, while at most round(sparsity · n) of their layers' n
-    weights are zero. The oracle of Molchanov et al. 2016, arXiv:1611.06440, by accuracy.
+    weights are zero, of all layers together (global) or of each alone. With a threshold, all leave that cost less alone. The oracle of Molchanov et al. 2016,
+    arXiv:1611.06440, by accuracy.
 
     A unit is k filters of one layer with neighbouring Σ|w|, at most half of the layer. k is the least number for which there
     are at most 256 units, or two a layer where that is more; each is one evaluation. Biases stay, and so does the classifier. What an
@@ -38,6 +39,11 @@ class ContributionPrune(Step):
     )
     images: int = param(256, 32, 2000, 32, unit="pictures", help="Labelled calibration pictures of each of up to 256 evaluations.")
     layers: str = layers_param()
+    threshold: float | None = param(
+        None, -10.0, 100.0, 0.1, later=True, optional=True, unit="points", harder="up",
+        help="Set to zero every unit whose removal alone costs fewer points of top-1 than this, on the calibration pictures, instead of a share.",
+    )  # fmt: skip
+    scope: str = param("global", choices=("global", "layer"), later=True, help="Compare units over the whole model, or within each layer.")
 
     def undone_by(self, later: Step) -> str:
         return ""  # whole filters stay zero in factors, too
@@ -56,11 +62,20 @@ def apply(step: ContributionPrune, subject, context) -> None:
     key = ("contribution", count, len(units), *names)
     found = pruning.remembered(key, subject, context, lambda: measure(subject.module, units, context, count))
     right, loss = (figures.tolist() for figures in found)
+    whole = 0 if step.threshold is None else _evaluate(subject.module, context, count)[0]
     with context.turn():
         left = pruning.unpruned(subject, names)
         alive = [any(left[name][row] for row in filters) for name, filters in units]
         order = sorted(range(len(units)), key=lambda unit: (alive[unit], -right[unit], loss[unit], unit))
-        pruning.narrow(step, subject, pruning.keep_filters(subject, [units[unit] for unit in order], step.sparsity))
+        if step.threshold is not None:
+            cheap = [units[unit] for unit in order if not alive[unit] or 100 * (whole - right[unit]) / count < step.threshold]
+            kept = pruning.without_filters(subject, cheap)
+        else:
+            parts = [names] if step.scope == "global" else [[name] for name in names]
+            kept = {}
+            for part in parts:
+                kept |= pruning.keep_filters(subject, [units[unit] for unit in order if units[unit][0] in part], step.sparsity)
+        pruning.narrow(step, subject, kept)
 
 
 def _units(subject, names: list[str], most: int) -> list[tuple]:

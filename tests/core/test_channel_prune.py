@@ -285,3 +285,19 @@ def test_structure_cannot_follow_a_grid_and_the_recipe_reads_from_json():
 )  # fmt: skip
 def test_rounding_keeps_the_nearest_multiple_or_everything(kept, units, width, multiple, expected):
     assert channels.nearest(kept, units, width, multiple) == expected
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "bn_scale"])
+def test_with_a_threshold_channels_of_less_importance_leave(importance, five_layer_checkpoint):
+    """The first convolution's channels, by plain sums over the weights that make and read them."""
+    subject = Compressed.of(five_layer_checkpoint.load(), Architecture(five_layer_checkpoint.model, 10, 32))
+    first, norm, second = (subject.module.features[place] for place in (0, 1, 3))
+    size = (lambda tensor: tensor.detach().square()) if importance == "l2" else (lambda tensor: tensor.detach().abs())
+    made, read, scale = size(first.weight).sum((1, 2, 3)), size(second.weight).sum((0, 2, 3)), norm.weight.detach().abs()
+    worth = scale if importance == "bn_scale" else made + read
+    threshold = float(worth.sort().values[3:5].mean())
+    expected = first.weight.detach()[worth >= threshold]
+    apply(ChannelPrune(importance=importance, threshold=threshold, layers="features.0", round_to=1), subject, context())
+    assert len(expected) == 4 and torch.equal(subject.value("features.0.weight"), expected)
+    apply(ChannelPrune(importance=importance, threshold=1e4, round_to=1), subject, context())
+    assert len(subject.value("features.0.weight")) == 1  # one stays

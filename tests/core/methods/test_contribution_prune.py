@@ -52,6 +52,28 @@ def test_what_leaves_is_what_brute_force_finds_cheapest(subject, context, sparsi
     assert subject.weights["fc.weight"].mask is None
 
 
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 2.0, 100.0])
+def test_with_a_threshold_all_leave_that_cost_less_alone(subject, context, threshold):
+    x, labels = next(iter(context.dataset.batches("calibration", 32, IMAGES, IMAGES)))
+    with torch.no_grad():
+        whole = int((copy.deepcopy(subject.module).double()(x.double()).argmax(1) == labels).sum())
+    expected = {name: torch.ones_like(subject.value(name), dtype=torch.bool) for name in list(subject.weights)[:-1]}
+    for right, _loss, name, row in slow_ranking(subject.module, context):
+        expected[name][row] = not 100 * (whole + right) / IMAGES < threshold
+    apply(ContributionPrune(threshold=threshold, images=IMAGES), subject, context)
+    masks = {name: weight.mask if weight.mask is not None else torch.ones_like(weight.value(), dtype=torch.bool) for name, weight in subject.weights.items()}
+    assert all(torch.equal(masks[name], mask) for name, mask in expected.items()) and masks["fc.weight"].all()
+
+
+def test_within_each_layer_the_cheapest_of_it_leave(subject, context):
+    ranked = slow_ranking(subject.module, context)
+    apply(ContributionPrune(sparsity=0.5, images=IMAGES, scope="layer"), subject, context)
+    for name in list(subject.weights)[:-1]:
+        filters = [row for _right, _loss, layer, row in ranked if layer == name]
+        gone = {row for row in filters if not subject.weights[name].mask[row].any()}
+        assert gone == set(filters[: len(filters) // 2])
+
+
 def test_measuring_leaves_the_model_as_it_was_and_tells_how_far_it_is(subject, context, monkeypatch):
     monkeypatch.setattr(pruning, "_REMEMBERED", Remembered(100))
     before = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
