@@ -53,9 +53,10 @@ def _report_file(view: View, shelf: Shelf) -> str:
     return study_report.html(found, [pin for pin in view.pins if pin in known])
 
 
-@st.dialog("Runs", width="large")
+@st.dialog("Runs", width="large", on_dismiss=state.dialog_closed)
 @guard()
 def _runs() -> None:
+    state.dialog_opened()
     view = state.view()
     known = services.shelf().known(view.model, view.dataset)
     rows = [*([known.baseline] if known.baseline else []), *known.rows]
@@ -103,8 +104,9 @@ def _csv(table: dict[str, list]) -> str:
     return text.getvalue()
 
 
-@st.dialog("Code", width="large")
+@st.dialog("Code", width="large", on_dismiss=state.dialog_closed)
 def _code() -> None:
+    state.dialog_opened()
     view = state.view()
     st.caption("The same run, figure for figure, without this page. Run either in the checkout.")
     st.code(command(view), language="bash", wrap_lines=True)
@@ -126,9 +128,10 @@ def python(view: View) -> str:
     )
 
 
-@st.dialog("Compare", width="large")
+@st.dialog("Compare", width="large", on_dismiss=state.dialog_closed)
 @guard()
 def _compare() -> None:
+    state.dialog_opened()
     view = state.view()
     pinned = _pinned(view)
     figures = [axis for axis in AXES.values() if axis.name not in ("ratio", ON_DEVICE) and any(row.get(axis.name) is not None for _letter, row in pinned)]

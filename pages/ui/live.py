@@ -93,7 +93,9 @@ def _scene() -> Scene:
 
 
 def _renew_header(known: Known, session) -> None:
-    """The baseline's line is above this fragment: draw it anew when the baseline was measured or timed meanwhile."""
+    """The baseline's line is above this fragment: draw it anew when the baseline was measured or timed meanwhile, and no dialog is open."""
+    if session.get("dialog"):
+        return
     base = known.baseline
     shown = (base["id"], base["elsewhere"], base["ms_p50"]) if base else None
     before, session["baseline_shown"] = session.get("baseline_shown", shown), shown

@@ -52,10 +52,12 @@ def _open() -> None:
 
 def _close() -> None:
     _own()["open"] = False
+    state.dialog_closed()
 
 
 @st.dialog("Use my own", width="large", on_dismiss=_close)
 def _dialog(view: View) -> None:
+    state.dialog_opened()
     own = _own()
     if not own.get("open"):
         st.rerun("app")

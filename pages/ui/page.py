@@ -12,6 +12,7 @@ from pages.ui.frame import frame, guard
 def page(title: str, draw: Callable[[], None], *, model_label: str = "Model", charts: bool = True) -> None:
     """The page named `title`; `draw` is called once the pair is known to have its data and a checkpoint."""
     frame(title)
+    state.dialog_closed()  # until one is drawn
     if charts:
         load_plotly()
     with guard():

@@ -169,3 +169,12 @@ def forget(keys: Sequence[str]) -> None:
 
 def _remember(changed: View) -> None:
     st.session_state[_VIEW] = link.encode(changed)
+
+
+def dialog_opened() -> None:
+    """Told by every dialog as it is drawn: a run of the whole page would draw it anew, with what was unfolded or filtered in it gone."""
+    session()["dialog"] = True
+
+
+def dialog_closed() -> None:
+    session()["dialog"] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from core.machine import machine
 from core.recipe import Recipe
 from core.store import blank_row
 from core.work import Work
-from pages.ui import drawers
+from pages.ui import drawers, live
 from tests.pages.conftest import BITS, REPAIR, TRIED, result, shipped
 from tests.pages.test_cards import read
 from tests.pages.test_explorer import components, markup, open_page, trace
@@ -166,3 +167,14 @@ def test_pictures_too_large_to_preview_show_an_estimate_in_its_place(notes):
     page = open_page(step=["magnitude_prune~sparsity~0.61"])
     assert "too large to preview: 64 pictures take longer than a second" in markup(page) and "<b>≈ 4 min</b>, estimated" in markup(page)
     assert [entry[0] for entry in notes.asked if entry[0] != "measure"] == ["preview", "submit"]
+
+
+def test_the_page_is_not_drawn_anew_under_an_open_dialog(monkeypatch):
+    asked = []
+    monkeypatch.setattr(live.st, "rerun", asked.append)
+    session = {"dialog": True, "baseline_shown": ("resnet18/base", True, 1.0)}
+    timed = SimpleNamespace(baseline={"id": "resnet18/base", "elsewhere": False, "ms_p50": 1.2})
+    live._renew_header(timed, session)
+    assert asked == []
+    live._renew_header(timed, session | {"dialog": False})
+    assert asked == ["app"]

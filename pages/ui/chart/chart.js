@@ -58,6 +58,8 @@ function make(root) {
   };
 
   const apply = async () => {
+    // Drawing now would take the frame out of a hand that draws one; a hand that left the window is not waited for.
+    for (let waits = 0; root._dragging && waits < 200; waits++) await new Promise((done) => setTimeout(done, 50));
     changeHands();
     const table = colours();
     const tail = paint(wanted.moving, table);
