@@ -32,10 +32,11 @@ INFORMED = {
 SHORT = {
     "resnet18": {FILTERS: {"entropy", "contribution"}, CHANNELS: {"entropy"}},
     "mobilenet_v3_small": {FILTERS: {"entropy"}, CHANNELS: {"l1", "l2", "entropy"}},
-    "squeezenet1_1": {FILTERS: {"entropy", "contribution"}, CHANNELS: {"l1", "l2", "taylor", "entropy"}},
+    "squeezenet1_1": {WEIGHTS: {"1 of 5"}, FILTERS: {"entropy", "contribution"}, CHANNELS: {"l1", "l2", "taylor", "entropy"}},
     "shufflenet_v2_x0_5": {FILTERS: {"entropy"}},
 }
 WHY = {
+    WEIGHTS: "the same share of every layer, which magnitude within each layer does not survive either, and no batch norm to repair",
     FILTERS: "chance leaves every filter a fifth of its weights, this leaves a fifth of the filters: whole layers pass on nothing but a constant",
     CHANNELS: "a fifth of the channels answers near chance until it is trained, whichever they are",
 }
