@@ -309,7 +309,7 @@ def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme:
     for row, name, symbol in ((baseline, "Baseline", "diamond"), (live, "You are here", "circle-open")):
         if row and row.get(x) and row.get(third):
             data.append(_cloud([row], x, third, name, theme.ink, 1.0, symbol, 9))
-    lettered = [(letter, row) for letter, row in zip("ABCD", pins) if row.get(x) and row.get(third)]
+    lettered = [(letter, row) for letter, row in zip(letters.LETTERS, pins) if row.get(x) and row.get(third)]
     if lettered:
         drawn = _cloud([row for _, row in lettered], x, third, "Pinned", theme.ink, 1.0, "circle", 5)
         drawn |= {

@@ -59,9 +59,8 @@ def family(recipe: Recipe) -> str:
 
 def int8(recipe: Recipe) -> bool:
     """Whether the grids that last, of weights and of the values between layers, are such that integer kernels can run them, as far as a recipe tells."""
-    grids = [step for step in recipe.steps if step.kind == GRID]
-    weights = _lasting([step for step in grids if getattr(step, "parameters", "weights") != "biases"])
-    values = _lasting([step for step in grids if step.rounds_activations])
+    weights = _lasting([step for step in recipe.steps if step.grids_weights])
+    values = _lasting([step for step in recipe.steps if step.rounds_activations])
     return (
         bool(weights and values)
         and all(getattr(step, "int8_weights", False) for step in weights)

@@ -84,7 +84,7 @@ def _alike(rows: Tensor, low: Tensor, high: Tensor, bits: int, symmetric: bool, 
         ends = torch.maximum(high, -low).clamp(min=1e-30)
         least, most = (low / ends).amin(0, keepdim=True), (high / ends).amax(0, keepdim=True)  # (1,)
         stride = 1 | -(-rows.numel() // TOGETHER)  # odd, so that it meets every place of a row
-        together = (rows / ends[:, None]).view(1, -1)[:, ::stride]
+        together = (rows / ends[:, None]).reshape(1, -1)[:, ::stride]
         loss = _divergence(together, least, most, bits, symmetric)
         lost = [float(loss(*spanning(least * share, most * share, bits, symmetric))) for share in tried]
     return tried[lost.index(min(lost))]

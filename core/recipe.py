@@ -181,6 +181,16 @@ class Step:
         """The names of the weights that the next step may meet; overridden where a step splits layers."""
         return names
 
+    @property
+    def grids_weights(self) -> bool:
+        """Whether the step puts weights on a grid, not biases alone."""
+        return self.kind == GRID and getattr(self, "parameters", "weights") != "biases"
+
+    @property
+    def takes_filters(self) -> bool:
+        """Whether a pruning step takes whole filters and not single weights; overridden where that is no choice."""
+        return getattr(self, "granularity", "weight") == "filter"
+
     def undone_by(self, later: Step) -> str:
         """Why `later`, somewhere after this step and on the same layers, takes its work away, and what keeps it; "" where it does not."""
         if self.kind == GRID and later.kind == GRID:
@@ -193,25 +203,17 @@ class Step:
         """Why this step changes nothing after those before it, of a model of which the model list says `facts`; "" where it does."""
         if self.kind != PRUNE or not hasattr(self, "sparsity") or getattr(self, "threshold", None) is not None:
             return ""
+        from core.repeated import prunes_as_much
+
         for earlier in reversed(before):
             if earlier.kind == STRUCTURE:  # a share of other weights
                 return ""
-            if _prunes_as_much(earlier, self):
+            if prunes_as_much(earlier, self):
                 return f"{earlier.name} before it prunes as much already"
         return ""
 
     def to_json(self) -> dict:
         return {"step": self.name} | {spec.name: getattr(self, spec.name) for spec in params(type(self))}
-
-
-def _prunes_as_much(earlier: Step, later: Step) -> bool:
-    """Whether the weights that `earlier` sets to zero, which `later` takes first, are as many as it takes."""
-    if getattr(earlier, "threshold", None) is not None or not getattr(earlier, "sparsity", 0.0) >= later.sparsity:
-        return False
-    if type(earlier) is type(later) and dataclasses.replace(earlier, sparsity=later.sparsity) == later:
-        return True
-    single = [step for step in (earlier, later) if step.kind == PRUNE and hasattr(step, "scope") and getattr(step, "granularity", "weight") == "weight"]
-    return len(single) == 2 and earlier.scope == later.scope and earlier.layers == later.layers
 
 
 @functools.cache

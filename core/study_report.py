@@ -19,6 +19,7 @@ from core.axes import AXES
 from core.datasets import DATASETS
 from core.home import ASSETS
 from core.importing import import_command
+from core.letters import LETTERS
 from core.machine import machine
 from core.points import bytes_words, count_words, indistinct, signed, times_words
 from core.recipe import Recipe
@@ -26,7 +27,6 @@ from core.runtimes.timed import RUNTIMES
 from core.study import Study, shell_command
 
 PLOTLY, FILES = ASSETS / "plotly" / "plotly-cartesian.min.js", ASSETS / "report"
-LETTERED = "ABCD"  # of the chosen runs, the first ones bear a letter in the charts
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 METHODS = (
     "<b>Accuracy</b> is top-1 with the 95 % Wilson interval, on the pictures of the split that is named with their number n. The change against the "
@@ -85,7 +85,7 @@ def _runtime(row: Mapping) -> str:
 
 
 def _charts(study: Study, chosen: Sequence[Mapping]) -> str:
-    pins = list(chosen[: len(LETTERED)])
+    pins = list(chosen[: len(LETTERS)])
     found = [_figure(charts.figure(study.rows, baseline=study.baseline, pins=pins), "Accuracy over the bytes of the packed file. The line is the front.")]
     timed = [row for row in study.rows if row["ratio"]]
     if timed:
@@ -102,7 +102,7 @@ def _charts(study: Study, chosen: Sequence[Mapping]) -> str:
 
 def changes(rows: Sequence[Mapping], theme: charts.Theme = charts.Theme()) -> dict:
     """The paired change of top-1 of each row with its 95 % interval, one under the other; 0 is the uncompressed model."""
-    names = [f"{LETTERED[at] if at < len(LETTERED) else at + 1}. {row['words']}" for at, row in enumerate(rows)]
+    names = [f"{LETTERS[at] if at < len(LETTERS) else at + 1}. {row['words']}" for at, row in enumerate(rows)]
     return {
         "data": [{
             "type": "scatter", "mode": "markers", "name": "Change of top-1", "x": [row["gained"] for row in rows], "y": names,
@@ -161,7 +161,7 @@ def _chosen(study: Study, chosen: Sequence[Mapping], named: bool) -> str:
 
 def _run(study: Study, row: Mapping, number: int) -> str:
     recipe = Recipe.from_json(row["recipe"])
-    badge = f'<span class="badge">{LETTERED[number]}</span>' if number < len(LETTERED) else ""
+    badge = f'<span class="badge">{LETTERS[number]}</span>' if number < len(LETTERS) else ""
     facts = {"Accuracy": f"{_accuracy(row)}, {row['provenance'].get('top1', 'measured')}, {row['split']}, n = {row['images']:,}"}
     if row["gained"] is not None:
         span = f"({signed(row['gained_low'])}…{signed(row['gained_high'])}, paired)"

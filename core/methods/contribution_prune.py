@@ -33,6 +33,7 @@ class ContributionPrune(Step):
     title: ClassVar[str] = "Prune by contribution"
     kind: ClassVar[str] = PRUNE
     looks: ClassVar[int] = MOST_UNITS
+    takes_filters: ClassVar[bool] = True
 
     sparsity: float = param(
         0.3, 0.0, 0.99, 0.01, help="Share of the weights set to zero, in whole filters, those that accuracy misses least first.", harder="up"

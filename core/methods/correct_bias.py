@@ -37,11 +37,7 @@ class CorrectBias(Step):
         return ""
 
     def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
-        return (
-            ""
-            if any(step.kind == GRID and getattr(step, "parameters", "weights") != "biases" for step in before)
-            else "no step before it puts weights on a grid"
-        )
+        return "" if any(step.grids_weights for step in before) else "no step before it puts weights on a grid"
 
 
 @applies(CorrectBias)

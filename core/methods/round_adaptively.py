@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.methods.apply import applies
-from core.recipe import GRID, REPAIR, TRAIN, Step, param, register
+from core.recipe import REPAIR, TRAIN, Step, param, register
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # of the sigmoid, so that it can reach 0 and 1
 RATE = 0.1  # with it and λ, a few hundred updates come nearest to the best roundings of small layers, found by trying all
@@ -41,16 +41,13 @@ class RoundAdaptively(Step):
         return "driven"
 
     def undone_by(self, later: Step) -> str:
-        if later.kind not in (GRID, TRAIN) or getattr(later, "parameters", "weights") == "biases":
+        if not (later.grids_weights or later.kind == TRAIN):
             return ""
         return f"{later.name} rounds the weights to nearest again; put {self.name} after {later.name}"
 
     def idle(self, before: tuple[Step, ...], facts: Mapping) -> str:
-        return (
-            ""
-            if any(step.name in UNIFORM and getattr(step, "parameters", "weights") != "biases" for step in before)
-            else "no step before it puts weights on a uniform grid"
-        )
+        uniform = any(step.name in UNIFORM and step.grids_weights for step in before)
+        return "" if uniform else "no step before it puts weights on a uniform grid"
 
 
 @applies(RoundAdaptively)

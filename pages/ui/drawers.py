@@ -10,6 +10,7 @@ import streamlit as st
 from core import study, study_report
 from core.axes import AXES, ON_DEVICE
 from core.known import Shelf
+from core.letters import LETTERS
 from core.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
 from pages.ui.frame import guard
@@ -151,7 +152,7 @@ def _compare() -> None:
 def _pinned(view: View) -> list[tuple[str, dict]]:
     """The pinned runs that are here, each with its letter."""
     known = services.shelf().known(view.model, view.dataset)
-    return [(letter, row) for letter, row in zip("ABCD", (known.find(id) for id in view.pins)) if row]
+    return [(letter, row) for letter, row in zip(LETTERS, (known.find(id) for id in view.pins)) if row]
 
 
 def _ratio(row: dict) -> str:

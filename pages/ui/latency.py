@@ -10,6 +10,7 @@ import streamlit as st
 
 from core import timing_charts
 from core.errors import ParetoscopeError
+from core.letters import LETTERS
 from core.metrics.latency import verdict
 from core.points import words as recipe_words
 from core.recipe import Recipe
@@ -68,7 +69,7 @@ def wanted(view: View) -> list[Run]:
     """The uncompressed model, the pinned runs and, last, the run at hand; none twice."""
     known = services.shelf().known(view.model, view.dataset)
     found = [Run("Uncompressed", Recipe())]
-    for letter, row in zip("ABCD", (known.find(id) for id in view.pins)):
+    for letter, row in zip(LETTERS, (known.find(id) for id in view.pins)):
         if row is not None and row["model"] == view.model:
             found.append(Run(f"{letter}: {row['words']}", Recipe.from_json(row["recipe"])))
     keys = [run.recipe.key() for run in found]

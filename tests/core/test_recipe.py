@@ -368,14 +368,13 @@ def test_a_step_that_changes_nothing_of_the_model_is_warned_of(model, steps, sen
     assert sentence in Work(model, "digits", recipe_of(*steps)).warnings()[0]
 
 
-def test_pruning_further_or_after_channels_left_is_no_repetition():
-    half = {"step": "magnitude_prune", "sparsity": 0.5}
+def test_pruning_further_or_after_channels_left_or_whole_filters_is_no_repetition():
+    half, fifth = {"step": "magnitude_prune", "sparsity": 0.5}, {"step": "random_prune", "sparsity": 0.2}
     for steps in (
-        [half, "magnitude_prune"],
-        ["magnitude_prune", "channel_prune", half],
-        ["magnitude_prune", half | {"layers": "fc"}],
-        ["random_prune", half | {"scope": "layer"}],
-    ):
+        [half, "magnitude_prune"], ["magnitude_prune", "channel_prune", half], ["magnitude_prune", half | {"layers": "fc"}],
+        ["random_prune", half | {"scope": "layer"}], ["magnitude_prune", "contribution_prune"], ["contribution_prune", fifth],
+        ["magnitude_prune", "entropy_prune"],
+    ):  # fmt: skip
         assert Work("resnet18", "digits", recipe_of(*steps)).warnings() == []
 
 
