@@ -170,6 +170,8 @@ class Connection:
                 logging.getLogger("paretoscope").info("the cluster was lost: %r", error)
                 self._disconnect()
                 # one that was stopped on purpose took its address with it, and is started again when it is needed
+                with contextlib.suppress(Exception):  # a store that cannot be read now says so at the next look
+                    self._still_unanswered()
                 self._wanted = bool(self._outbox or self._unanswered) or (home() / ADDRESS).exists()
                 continue
             self._wake.wait(LOOK_SECONDS)
@@ -226,16 +228,23 @@ class Connection:
         if self.client.status != "running" or FileLock(folder() / LOCK).is_free():
             raise ConnectionError("the cluster process has ended")
         self.office = self.client.get_metadata([self._topics["office"]], {})
+        if not self._still_unanswered():
+            return
+        with self._lock:
+            late = time.monotonic() - self._sent > RESEND_SECONDS and not self.office.get("trouble")
+            if late and not self._outbox:  # an event that came before the scribe's subscription is lost; asking twice does no harm
+                self._outbox = [request for request, _ in self._unanswered.values()]
+
+    def _still_unanswered(self) -> bool:
+        """Whether any request is, once those are let go of that the store has answers to."""
         with self._lock:
             unanswered = dict(self._unanswered)
         if not unanswered:
-            return
+            return False
         rows = self.store.find_all(unanswered)
         answered = [identity for identity, (_, asked) in unanswered.items() if identity in rows and is_answer(rows[identity], asked)]
         with self._lock:
             for identity in answered:
                 if self._unanswered.get(identity) == unanswered[identity]:
                     del self._unanswered[identity]
-            late = time.monotonic() - self._sent > RESEND_SECONDS and not self.office.get("trouble")
-            if late and not self._outbox:  # an event that came before the scribe's subscription is lost; asking twice does no harm
-                self._outbox = [request for request, _ in self._unanswered.values()]
+            return bool(self._unanswered)
