@@ -6,9 +6,9 @@
     what is no weight (batch norm, biases, buffers): the floats of each kind together, whole numbers together
     BLAKE2b of all before                                           (16 bytes)
 
-There are two formats. Where any weight lies on a grid, the file has format 2: streams and scales may be in bins (`core.binned`), and the floats that
-are no weights are, those of one name within their layers (`running_var`) in one stream. Any other file has format 1: raw float32
-is what dense and pruned models are compared by. Both are read.
+Two formats are written. Where any weight lies on a grid, the file has format 3: streams and scales may be in bins (`core.binned`), histograms may be
+outlines (`core.histograms`), and the floats that are no weights are, those of one name within their layers (`running_var`), in one stream. Any other file
+has format 1: raw float32 is what dense and pruned models are compared by. Format 2 had no outlines. All three are read.
 
 What a weight's streams hold is said in `core.entries`; what is masked is 0 there, so a mask comes back as the places where the value is
 not 0. A codebook of several weights is stored with the first of them. Nothing is pickled, and a reader allocates nothing that the file's own
@@ -42,7 +42,7 @@ from core.recipe import Recipe, digest
 from core.weights import ActivationGrid, Compressed, Weight, weights_of
 
 MAGIC = b"PSCP"
-VERSION = 2
+VERSION = 3
 PREFIX = struct.Struct("<4sHI")
 CHECKSUM_BYTES = 16
 LARGEST_HEADER = 4 * 1024 * 1024
@@ -57,7 +57,7 @@ HEADER_KEYS = {
     "activations",
     "weights",
     "integers",
-}  # and, where other parameters than weights have a state, "extra": their names; in format 2, "floats": the lengths of those streams
+}  # and, where other parameters than weights have a state, "extra": their names; from format 2 on, "floats": the lengths of those streams
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ def _sample(weight: Weight, value: Tensor) -> tuple[Weight, Tensor, float]:
 
 def _version(subject: Compressed) -> int:
     """The format that a file of `subject` has."""
-    return 2 if any(weight.grid is not None for weight in subject.weights.values()) else 1
+    return VERSION if any(weight.grid is not None for weight in subject.weights.values()) else 1
 
 
 def _others(subject: Compressed) -> list[tuple[str, Any]]:
-    """All numbers of the module that have no state, in the order of the state dict: the floats, in format 2 one stream a kind, and the whole numbers."""
+    """All numbers of the module that have no state, in the order of the state dict: the floats, beyond format 1 one stream a kind, and the whole numbers."""
     floats, integers = _rest(subject.module, subject.weights)
     raw = {name: in_order(tensor).astype("<f4", copy=False) for name, tensor in floats.items()}
     groups = _by_kind(raw) if _version(subject) > 1 else [list(raw)]
@@ -226,7 +226,7 @@ def _store(streams: list[tuple[str, Any]], blobs: list[bytes], parts: dict[str, 
     """Encode the streams onto `blobs`; their lengths."""
     lengths = []
     for kind, stream in streams:
-        blobs.append(stream.encode(bins=version > 1))
+        blobs.append(stream.encode(compact=version > 1))
         lengths.append(len(blobs[-1]))
         parts[kind] += lengths[-1]
     return lengths

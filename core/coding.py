@@ -1,10 +1,9 @@
 """Entropy coding of whole numbers: how the packed file holds codes, positions and counters.
 
 A stream of symbols is coded by asymmetric numeral systems (Duda 2013, arXiv:1311.2540; the constriction library) under
-its own histogram. The histogram travels in front of the symbols as logarithms of the counts, a quarter octave each,
-coded as differences between neighbours; that rounding costs 0.002 bits a symbol. Numbers with a wide range keep
+its own histogram, which travels in front of it (`core.histograms`). Numbers with a wide range keep
 their low bits apart, uncoded. Short or evenly spread streams are bit-packed instead, whenever that is no larger. Where a
-file's format has them, bins (`core.binned`) come before both: they are read ten times as fast.
+file's format has them, a short stream's histogram may be an outline, and bins (`core.binned`) come before all: they are read ten times as fast.
 
 The non-zeros of an array are told by the gaps between them. Decoding trusts nothing: whatever the bytes say, it returns
 an array of the wanted length or raises `BadArtifact`, and allocates no more than that length asks for.
@@ -13,32 +12,29 @@ an array of the wanted length or raises `BadArtifact`, and allocates no more tha
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from constriction import stream
 
-from core import binned
+from core import binned, histograms
 from core.binned import damage_told
 from core.errors import BadArtifact
+from core.histograms import LARGEST_LEVEL, LONGEST_OUTLINE, Outline
 
 LARGEST_ALPHABET = 1 << 17  # differences of two 16-bit codes
 LARGEST_OFFSET = 1 << 30  # of symbols that are counted; beyond it they are packed
-LARGEST_LEVEL = 127  # of a count: 1 + 4·log2(2^31)
 PACKED = 0x80  # in a stream's first byte: bit-packed, the rest of the byte is the width
 BINNED = 0x40  # in a stream's first byte: in bins, the rest of the byte is the place of its dtype in `BINS`
+OUTLINED = 0x20  # a stream's first byte: its histogram is an outline
+END = 3  # bytes that the coder itself takes
+SHORTEST_OUTLINED = 16  # symbols
 BINS = (np.uint8, np.uint16, np.uint32)
 LARGER = 1.002  # bins may be so many times as large as what they replace: reading them is worth that
 CHUNK = 1 << 18  # symbols that are widened at a time; a multiple of 8
 SPARSE_BELOW = 0.5  # share of non-zeros up to which gaps mean fewer symbols than coding every zero
 SYMBOLS_A_BYTE = 4096  # coding so many more symbols (50 µs) is worth one byte less
-
-_QUARTERS = np.array([1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429])  # 2^(i/4): written out, so the same everywhere
-_FREQUENCIES = np.append(0.0, np.ldexp(_QUARTERS[np.arange(LARGEST_LEVEL) % 4], np.arange(LARGEST_LEVEL) // 4))  # the counts that levels stand for
-_DIFFERENCES = 1 / (1.0 + np.abs(np.arange(-LARGEST_LEVEL, LARGEST_LEVEL + 1))) ** 2  # neighbouring counts are alike
-_DIFFERENCE_BITS = np.log2(_DIFFERENCES.sum() / _DIFFERENCES)
-_DIFFERENCE_MODEL = stream.model.Categorical(_DIFFERENCES, perfect=False)
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,8 @@ class Coding:
     """How one stream is coded, and how many bytes that takes.
 
     A symbol s is stored as (s − offset) >> shift under the histogram `levels`, followed by its `shift` low bits; with
-    `levels` None, as s − offset in `width` bits.
+    `levels` None, as s − offset in `width` bits. `outline` is a histogram for s − offset that takes less than all that,
+    where there is one, for files whose format has it; `size` counts on it.
     """
 
     offset: int
@@ -54,6 +51,7 @@ class Coding:
     width: int
     levels: np.ndarray | None
     size: int
+    outline: Outline | None = None
 
     @staticmethod
     def of(counts: np.ndarray, offset: int) -> Coding:
@@ -65,32 +63,39 @@ class Coding:
             shared = np.add.reduceat(counts, np.arange(0, len(counts), 1 << shift)) if shift else counts
             if not 2 <= len(shared) <= LARGEST_ALPHABET:
                 continue
-            levels = _levels(shared)
-            size = len(_head(shift, offset) + varint(len(shared))) + (total * shift + 7) // 8 + int(_bits(shared, levels) / 8) + 3  # the coder's own end
+            levels = histograms.full(shared)
+            bits = histograms.bits(shared, histograms.frequencies(levels), levels)
+            size = len(_head(shift, offset) + varint(len(shared))) + (total * shift + 7) // 8 + int(bits / 8) + END
             if size < best.size:
                 best = Coding(offset, shift, width, levels, size)
             elif best.levels is not None:
                 break
+        if 4 <= len(counts) <= LONGEST_OUTLINE and SHORTEST_OUTLINED < total < 64 * len(counts):
+            outline = Outline.of(counts)
+            size = len(_head(OUTLINED, offset) + varint(outline.length) + varint(outline.centre)) + int(outline.bits / 8) + END
+            if size < best.size:
+                return replace(best, size=size, outline=outline)
         return best
 
-    def encode(self, symbols: np.ndarray, bins: bool = False) -> bytes:
-        """The bytes of `symbols` (n,), whose histogram this coding was made for; with `bins`, in bins where that is hardly larger."""
+    def encode(self, symbols: np.ndarray, compact: bool = False) -> bytes:
+        """The bytes of `symbols` (n,), whose histogram this coding was made for; with `compact`, under an outline or in bins where that is better."""
         if not symbols.size:
             return b""
-        if bins and (data := self._in_bins(symbols)):
+        if compact and (data := self._in_bins(symbols)):
             return data
+        if compact and self.outline is not None:
+            coder = stream.stack.AnsCoder()
+            coder.encode_reverse(np.subtract(symbols, self.offset, dtype=np.int32), histograms.model(self.outline.frequencies()))
+            head = _head(OUTLINED, self.offset) + varint(self.outline.length) + varint(self.outline.centre)
+            return head + _words(coder, self.outline.levels)
         if self.levels is None:
             return _head(PACKED | self.width, self.offset) + _pack(symbols, self.offset, self.width)
         coder = stream.stack.AnsCoder()
-        model = _model(self.levels)
+        model = histograms.model(histograms.frequencies(self.levels))
         for start in reversed(range(0, symbols.size, CHUNK)):
             high = np.subtract(symbols[start : start + CHUNK], self.offset, dtype=np.int32)
             coder.encode_reverse(high >> self.shift if self.shift else high, model)
-        # The coder is a stack: what goes in last, the histogram, comes out first.
-        coder.encode_reverse(_differences(self.levels), _DIFFERENCE_MODEL)
-        # Its last word is never 0, so zero bytes at the end can be left out.
-        words = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-        return _head(self.shift, self.offset) + varint(len(self.levels)) + _pack(symbols, self.offset, self.shift) + words
+        return _head(self.shift, self.offset) + varint(len(self.levels)) + _pack(symbols, self.offset, self.shift) + _words(coder, self.levels)
 
     def _in_bins(self, symbols: np.ndarray) -> bytes:
         """b"" where bins are too large, or the numbers too wide for them."""
@@ -108,7 +113,7 @@ class Coding:
 class Coded:
     """Symbols (n,) with the coding that suits them; `size` is what `encode()` will take, in bytes, within 0.1 % and 4 bytes.
 
-    In bins it takes at most `LARGER` times as much; of short streams of many different symbols, some ten bytes less.
+    That is with `compact`; without, a short stream may take more. In bins it takes at most `LARGER` times as much.
     counts (high − low + 1,) is their histogram, None where it would be too long.
     """
 
@@ -142,8 +147,8 @@ class Coded:
     def size(self) -> int:
         return self.coding.size
 
-    def encode(self, bins: bool = False) -> bytes:
-        return self.coding.encode(self.symbols, bins)
+    def encode(self, compact: bool = False) -> bytes:
+        return self.coding.encode(self.symbols, compact)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class Raw:
     def size(self) -> int:
         return self.numbers.nbytes
 
-    def encode(self, bins: bool = False) -> bytes:
+    def encode(self, compact: bool = False) -> bytes:
         return self.numbers.tobytes()
 
 
@@ -175,22 +180,23 @@ class Table:
     def size(self) -> int:
         return len(self._data)
 
-    def encode(self, bins: bool = False) -> bytes:
-        return self._data if bins else self.numbers.tobytes()
+    def encode(self, compact: bool = False) -> bytes:
+        return self._data if compact else self.numbers.tobytes()
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Ascending places (k,) as the gaps between them. A gap of 2^run or more is led by symbols 2^run, each a run of so many places."""
+    """So many ascending `places` as the gaps between them. A gap of 2^run or more is led by symbols 2^run, each a run of so many places."""
 
     gaps: Coded
     run: int
+    places: int
 
     @staticmethod
     def of(places: np.ndarray, count: int) -> Positions:
         """`places` int64, all below `count`. Runs are about four mean gaps long, so that few gaps need one."""
         if not places.size:
-            return Positions(Coded.of(places), 0)
+            return Positions(Coded.of(places), 0, 0)
         run = min(16, (4 * count // places.size - 1).bit_length())
         gaps = np.empty(places.size, np.int32)
         gaps[0] = places[0]
@@ -198,22 +204,22 @@ class Positions:
         gaps[1:] -= 1
         long = np.flatnonzero(gaps >> run)
         symbols = np.insert(gaps & ((1 << run) - 1), np.repeat(long, gaps[long] >> run), 1 << run) if long.size else gaps
-        return Positions(Coded.of(symbols), run)
+        return Positions(Coded.of(symbols), run, places.size)
 
     @property
     def size(self) -> int:
         return len(self._head()) + self.gaps.size
 
-    def encode(self, bins: bool = False) -> bytes:
-        return self._head() + self.gaps.encode(bins)
+    def encode(self, compact: bool = False) -> bytes:
+        return self._head() + self.gaps.encode(compact)
 
     def _head(self) -> bytes:
         return bytes([self.run]) + varint(self.gaps.symbols.size)
 
 
-def encode(symbols: np.ndarray, bins: bool = False) -> bytes:
+def encode(symbols: np.ndarray, compact: bool = False) -> bytes:
     """Whole numbers (n,) of any integer dtype as bytes; n itself is not stored."""
-    return Coded.of(symbols).encode(bins)
+    return Coded.of(symbols).encode(compact)
 
 
 def decode(data: bytes, count: int) -> np.ndarray:
@@ -228,6 +234,11 @@ def decode(data: bytes, count: int) -> np.ndarray:
         return _unpack(data[at:], count, data[0] & ~PACKED, offset)
     if data[0] & BINNED:
         return _from_bins(data[at:], count, data[0] & ~BINNED, offset)
+    if data[0] == OUTLINED:
+        length, at = _read_varint(data, at)
+        centre, at = _read_varint(data, at)
+        _expect(4 <= length <= LONGEST_OUTLINE and centre < length and abs(offset) < LARGEST_OFFSET, "an outline is out of range")
+        return _decode_words(data[at:], length, count, centre) + np.int32(offset)
     shift = data[0]
     length, at = _read_varint(data, at)
     _expect(shift <= 8 and 2 <= length <= LARGEST_ALPHABET and abs(offset) < LARGEST_OFFSET, "a histogram is out of range")
@@ -309,39 +320,22 @@ def _head(form: int, offset: int) -> bytes:
     return bytes([form]) + varint(offset << 1 if offset >= 0 else (-offset << 1) - 1)
 
 
-def _levels(counts: np.ndarray) -> np.ndarray:
-    """Counts as 1 + 4·log2(count), rounded; 0 for none. int32."""
-    levels = np.rint(4 * np.log2(np.maximum(counts, 1))).astype(np.int32) + 1
-    levels[counts == 0] = 0
-    return levels
+def _words(coder: stream.stack.AnsCoder, levels: np.ndarray) -> bytes:
+    """What a coder holds, the levels of its histogram before all. It is a stack: what goes in last comes out first."""
+    histograms.encode(coder, levels)
+    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")  # its last word is never 0
 
 
-def _differences(levels: np.ndarray) -> np.ndarray:
-    """Each level less the one before, as symbols of `_DIFFERENCE_MODEL`."""
-    differences = levels + np.int32(LARGEST_LEVEL)
-    differences[1:] -= levels[:-1]
-    return differences
-
-
-def _model(levels: np.ndarray) -> stream.model.Model:
-    return stream.model.Categorical(_FREQUENCIES[levels], perfect=False)
-
-
-def _bits(counts: np.ndarray, levels: np.ndarray) -> float:
-    """Bits for the symbols under the rounded histogram, and for the histogram itself."""
-    frequencies = _FREQUENCIES[levels]
-    symbols = np.dot(counts, np.log2(frequencies.sum() / np.maximum(frequencies, 1)))
-    return float(symbols + _DIFFERENCE_BITS[_differences(levels)].sum())
-
-
-def _decode_words(data: bytes, length: int, count: int) -> np.ndarray:
-    """`count` symbols 0 … length − 1 (int32) from the coder's words, which the histogram leads."""
+def _decode_words(data: bytes, length: int, count: int, centre: int | None = None) -> np.ndarray:
+    """`count` symbols 0 … length − 1 (int32) from the coder's words, which the histogram leads: a full table, or an outline around `centre`."""
     _expect(not data or data[-1], "a stream ends in zeros")
     with damage_told(ValueError):
         coder = stream.stack.AnsCoder(np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32))
-        levels = np.cumsum(coder.decode(_DIFFERENCE_MODEL, length).astype(np.int64) - LARGEST_LEVEL)
-        _expect(levels.min() >= 0 and 0 < levels.max() <= LARGEST_LEVEL, "a histogram is out of range")
-        symbols = coder.decode(_model(levels), count)
+        levels = histograms.decode(coder, length if centre is None else histograms.knots(length, centre))
+        least = 0 if centre is None else 1
+        _expect(levels.min() >= least and 0 < levels.max() <= LARGEST_LEVEL, "a histogram is out of range")
+        frequencies = histograms.frequencies(levels) if centre is None else Outline(length, centre, levels).frequencies()
+        symbols = coder.decode(histograms.model(frequencies), count)
         _expect(coder.is_empty(), "a stream does not end where its numbers end")
     return symbols
 

@@ -137,19 +137,20 @@ def test_a_dense_model_is_raw_float32():
     assert 0 < packed.size - 4 * sum(tensor.numel() for tensor in subject.module.state_dict().values()) < 1_000
 
 
-KEPT = Path(__file__).parent / "data" / "format_1.psc"  # written when there was one format
+KEPT = Path(__file__).parent / "data"  # files of one model, as each format wrote them when it was the newest
 KEPT_STATES = [(None, None), (0.3, None), (None, (4, False, "channel")), (0.1, (4, True, "channel")), (0.6, (8, False, "tensor"))]
 
 
-def test_a_file_of_the_first_format_is_read():
-    data, written = KEPT.read_bytes(), set_states(random_subject(FIVE, 3), KEPT_STATES, 1)
-    check_same(artifact.read(KEPT), written)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_a_former_format_is_read(version):
+    path, written = KEPT / f"format_{version}.psc", set_states(random_subject(FIVE, 3), KEPT_STATES, 1)
+    check_same(artifact.read(path), written)
+    data, again = path.read_bytes(), artifact.write(written).data
     assert sum(stream.length for stream in artifact.streams(data)) == len(data)
-    again = artifact.write(written).data
-    assert data[4:6] == b"\1\0" and again[4:6] == b"\2\0" and len(again) < len(data)
+    assert data[4:6] == bytes([version, 0]) and again[4:6] == b"\3\0" and len(again) <= len(data)
 
 
-def test_only_a_grid_asks_for_the_second_format():
+def test_only_a_grid_asks_for_the_newest_format():
     """A dense or pruned model stays raw float32, as its ratio is against 4 bytes a number."""
     subject = random_subject(FIVE)
     pruned = set_states(random_subject(FIVE), [(0.3, None)] * 5, 1)
@@ -159,7 +160,7 @@ def test_only_a_grid_asks_for_the_second_format():
         assert packed.data[4:6] == b"\1\0" and 4 * floats <= packed.parts["others"] <= 4 * floats + 20
     grid = set_states(random_subject(FIVE), [(None, (8, True, "tensor")), *[(None, None)] * 4], 1)
     packed = artifact.write(grid)
-    assert packed.data[4:6] == b"\2\0" and packed.parts["others"] < 4 * floats
+    assert packed.data[4:6] == b"\3\0" and packed.parts["others"] < 4 * floats
 
 
 def test_a_mask_that_keeps_everything_costs_next_to_nothing():

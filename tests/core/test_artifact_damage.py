@@ -202,7 +202,7 @@ LIES = {
     "no packed model": (b"PK\x03\x04 and so on", "not a packed model"),
     "nothing": (b"", "not a packed model"),
     "half": (GOOD[: len(GOOD) // 2], "checksum"),
-    "newer": (rebuilt({}, b"", version=artifact.VERSION + 1), "format 3, and this version of Paretoscope reads formats up to 2"),
+    "newer": (rebuilt({}, b"", version=artifact.VERSION + 1), "format 4, and this version of Paretoscope reads formats up to 3"),
     "header bomb": (rebuilt(None, b"", text=b" " * (artifact.LARGEST_HEADER + 10)), "header does not end"),
     "deep header": (rebuilt(None, b"", text=b"[" * 100_000), "header cannot be read"),
     "endless number": (rebuilt(None, b"", text=b"1" * 10_000), "header cannot be read"),

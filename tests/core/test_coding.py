@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from core.architecture import Architecture
 from core.coding import LARGER, LARGEST_ALPHABET, Coded, Positions, Table, decode, decode_positions, decode_table, encode, histogram, plan_sparse, varint
 from core.entries import plan
 from core.errors import BadArtifact
+from core.histograms import Outline
 from core.methods.apply import Context, apply
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize
@@ -30,14 +32,22 @@ numbers = st.one_of(
 )
 
 
-HISTOGRAM = {("long tail", 1_000): 202, ("long tail", 30_000): 1_339}  # more bytes than that: 189 and 1,869 different symbols, told one by one
-SHORT = 24  # more bytes than that for a short stream of many different symbols, which need a histogram or bins
+TAIL = {("long tail", 1_000): 45, ("long tail", 30_000): 130}  # more bytes than that: of 189 and 1,869 different symbols most occur once
+FEW = {("shufflenet_v2_x0_5", "8 bits", "conv1.0.weight"): 2}  # more bytes than that: 648 codes of 175 values, too few to tell how frequent each is
 
 
 def entropy_bytes(symbols: np.ndarray) -> float:
     """The order-0 entropy of a whole stream, by scipy."""
     _values, counts = np.unique(symbols, return_counts=True)
     return float(entropy(counts, base=2)) * symbols.size / 8
+
+
+def stream_entropy(stream: Coded | Positions, count: int) -> float:
+    """Bytes of a stream's order-0 entropy: of codes as they are, of positions that of the mask, whose `count` bits are what they tell."""
+    if isinstance(stream, Coded):
+        return entropy_bytes(stream.symbols) if stream.symbols.size else 0.0
+    share = stream.places / count
+    return count * float(entropy([share, 1 - share], base=2)) / 8
 
 
 def normal_codes(count: int, bits: int, seed: int = 0) -> np.ndarray:
@@ -47,42 +57,42 @@ def normal_codes(count: int, bits: int, seed: int = 0) -> np.ndarray:
 
 
 @given(numbers, st.booleans())
-def test_numbers_come_back(values, bins):
+def test_numbers_come_back(values, compact):
     symbols = np.array(values, np.int64)
-    assert np.array_equal(decode(encode(symbols, bins), symbols.size), symbols)
+    assert np.array_equal(decode(encode(symbols, compact), symbols.size), symbols)
 
 
-@pytest.mark.parametrize("bins", [False, True])
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("count", [262_143, 262_144, 600_001])
 @pytest.mark.parametrize("bits", [2, 16])
-def test_long_streams_come_back(count, bits, bins):
+def test_long_streams_come_back(count, bits, compact):
     symbols = normal_codes(count, bits)
-    assert np.array_equal(decode(encode(symbols, bins), count), symbols)
+    assert np.array_equal(decode(encode(symbols, compact), count), symbols)
 
 
-@pytest.mark.parametrize("bins", [False, True])
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5])
 @pytest.mark.parametrize("count", [1, 10, 100, 1_000, 100_000])
-def test_small_grids_take_their_entropy(bits, count, bins):
+def test_small_grids_take_their_entropy(bits, count, compact):
     symbols = normal_codes(count, bits)
-    assert len(encode(symbols, bins)) <= 1.01 * entropy_bytes(symbols) + 64
+    assert len(encode(symbols, compact)) <= 1.01 * entropy_bytes(symbols) + 64
 
 
-@pytest.mark.parametrize("bins", [False, True])
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize(("bits", "count"), [(6, 1_000), (6, 100_000), (8, 500), (8, 9_408), (8, 200_000), (16, 500_000)])
-def test_wide_grids_take_their_entropy(bits, count, bins):
+def test_wide_grids_take_their_entropy(bits, count, compact):
     symbols = normal_codes(count, bits)
-    assert len(encode(symbols, bins)) <= 1.01 * entropy_bytes(symbols) + 64
+    assert len(encode(symbols, compact)) <= 1.01 * entropy_bytes(symbols) + 64
 
 
-@pytest.mark.parametrize("bins", [False, True])
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("sparsity", [0.05, 0.5, 0.8, 0.95, 0.99, 0.9999])
-def test_positions_take_their_entropy(sparsity, bins):
+def test_positions_take_their_entropy(sparsity, compact):
     """Scattered at random, n positions need n·H(p) bits: nothing can do better."""
     kept = np.random.default_rng(1).random(300_000) > sparsity
     share = kept.mean()
     positions = Positions.of(np.flatnonzero(kept), kept.size)
-    data = positions.encode(bins)
+    data = positions.encode(compact)
     assert len(data) <= 1.01 * kept.size * float(entropy([share, 1 - share], base=2)) / 8 + 64
     assert np.array_equal(decode_positions(data, kept.size), np.flatnonzero(kept))
 
@@ -103,8 +113,8 @@ def distributions(count: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", list(distributions(2)))
 def test_streams_of_any_spread_take_their_entropy(name, count):
     symbols = distributions(count)[name]
-    data = encode(symbols)
-    assert len(data) <= 1.01 * entropy_bytes(symbols) + 64 + HISTOGRAM.get((name, count), 0)
+    data = encode(symbols, compact=True)
+    assert len(data) <= 1.01 * entropy_bytes(symbols) + 64 + TAIL.get((name, count), 0)
     assert np.array_equal(decode(data, count), symbols)
 
 
@@ -117,7 +127,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("name", list(PACKED))
-@pytest.mark.parametrize("model", ["squeezenet1_1", "mobilenet_v3_small", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_every_stream_of_a_packed_shipped_model_takes_its_entropy(model, name):
     checkpoint = zoo.checkpoint(model, "fashion_mnist")
     subject = Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
@@ -128,11 +138,10 @@ def test_every_stream_of_a_packed_shipped_model_takes_its_entropy(model, name):
         for kind, stream in plan(subject.weights[path], parameter.detach(), books)[1]:
             if not isinstance(stream, (Coded, Positions)):
                 continue
-            symbols, size = stream.gaps.symbols if isinstance(stream, Positions) else stream.symbols, len(stream.encode(bins=True))
-            bound = entropy_bytes(symbols) if symbols.size else 0.0
-            assert size <= 1.01 * bound + 64 + (SHORT if symbols.size < 10_000 else 0), (path, kind)
+            size, bound = len(stream.encode(compact=True)), stream_entropy(stream, parameter.numel())
+            assert size <= 1.01 * bound + 64 + FEW.get((model, name, path), 0), (path, kind)
             taken, least = taken + size, least + bound
-    assert 50_000 < least <= taken <= 1.01 * least  # the whole file, every short stream included
+    assert 50_000 < least and taken <= 1.015 * least  # the whole file, every short stream included
 
 
 @given(st.integers(1, 3000).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))
@@ -162,20 +171,20 @@ def test_no_stream_is_larger_than_packed_bits(values):
 def test_sizes_are_told_before_coding(values):
     symbols = np.array(values, np.int64)
     coded = Coded.of(symbols)
-    assert abs(coded.size - len(coded.encode())) <= 4
-    assert len(coded.encode(bins=True)) <= LARGER * coded.size + 4
+    assert coded.coding.outline is not None or abs(coded.size - len(coded.encode())) <= 4
+    assert len(coded.encode(compact=True)) <= LARGER * coded.size + 4
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_sizes_of_long_streams_are_told_before_coding(bits):
     coded = Coded.of(normal_codes(300_000, bits))
     assert coded.size == pytest.approx(len(coded.encode()), rel=1e-3)
-    assert 0.99 * coded.size < len(coded.encode(bins=True)) <= LARGER * coded.size
+    assert 0.99 * coded.size < len(coded.encode(compact=True)) <= LARGER * coded.size
 
 
 def test_long_streams_are_in_bins_and_bins_are_smaller_where_short_ones_waste_their_histogram():
     long, short = normal_codes(100_000, 8), np.append(np.arange(0, 160, 7), np.full(150, 127))
-    assert encode(long, bins=True)[0] == 0x40 and len(encode(short, bins=True)) < len(encode(short)) - 10
+    assert encode(long, compact=True)[0] == 0x40 and len(encode(short, compact=True)) < len(encode(short)) - 10
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5_000])
@@ -184,7 +193,7 @@ def test_tables_come_back_bit_for_bit_and_take_no_more_than_raw_floats(count):
     numbers[: min(count, 6)] = np.array([np.nan, -0.0, np.inf, -np.inf, 1e-45, 3.4e38], "<f4")[: min(count, 6)]
     numbers.view("<u4")[:1] = 0x7FC01234  # no number, with something to say
     table = Table(numbers)
-    data = table.encode(bins=True)
+    data = table.encode(compact=True)
     assert len(data) == table.size <= numbers.nbytes and decode_table(data, count).tobytes() == numbers.tobytes() == table.encode()
     assert count < 5_000 or len(data) < 0.9 * numbers.nbytes  # the exponents are alike
 
@@ -235,12 +244,40 @@ def test_the_format_stays_as_it_is(form):
     assert np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
 
 
+OUTLINED = (np.arange(90) ** 3 // 9000, (
+    "20004f001118ee019885e1a3ec14d67ca433c701a7ebbc791a6bb1dbe46da4a533e4972985ff8b84f1f97a676d9e6cb2e1e65bf3ca424360ea1a03326c9a189555f9fa5f7faffa60e501"
+))  # fmt: skip
+
+
+def test_the_format_of_outlines_stays_as_it_is():
+    symbols, known = OUTLINED
+    assert encode(symbols, compact=True).hex() == known and np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
+
+
+@given(st.data())
+def test_streams_under_an_outline_come_back(data):
+    """Whatever the spread: an outline gives every symbol a frequency."""
+    numbers = data.draw(st.lists(st.integers(0, data.draw(st.sampled_from([5, 60, 255, 9_000]))), min_size=20, max_size=400))
+    symbols = np.array([0, *numbers, max(numbers) + 4], np.int32)
+    coding = Coded.of(symbols).coding
+    forced = replace(coding, outline=Outline.of(np.bincount(symbols)), size=0)
+    coded = forced.encode(symbols, compact=True)
+    assert coded[0] == 0x20 and np.array_equal(decode(coded, symbols.size), symbols)
+
+
+def test_an_outline_takes_less_where_a_short_stream_has_many_symbols():
+    symbols = np.clip(np.rint(8 * np.random.default_rng(0).standard_t(2, 1_500)), -127, 127).astype(np.int16)
+    coded = Coded.of(symbols)
+    assert coded.coding.outline is not None and abs(len(coded.encode(compact=True)) - coded.size) <= 4
+    assert len(coded.encode(compact=True)) < len(coded.encode()) - 10
+
+
 BINNED = (np.repeat([-3, 0, 1, 90], [40, 30, 20, 10]), "400504010037009001c06f20185d009fcfe10003fc3f00c3abceccccccc0007355920000000000f0ffff")
 
 
 def test_the_format_of_bins_stays_as_it_is():
     symbols, known = BINNED
-    assert encode(symbols, bins=True).hex() == known and np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
+    assert encode(symbols, compact=True).hex() == known and np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
 
 
 def test_the_format_of_positions_stays_as_it_is():
@@ -287,9 +324,12 @@ def test_changed_bytes_give_numbers_or_a_sentence(data):
         b"\xff\x00" + b"\x01" * 100,  # 127 bits a number
         b"\x00\x00\x05" + b"\x00" * 8,  # ends in zeros
         b"\x43\x00" + b"\x04\x01" * 8,  # bins of an unknown dtype
+        b"\x20\x00" + varint(1 << 40) + b"\x01" * 20,  # an outline as large as a disk
+        b"\x20\x00\x20\x21" + b"\x01" * 20,  # a centre beyond its end
+        b"\x20\x00\x20\x10",  # without levels
         b"\x40" + varint(1 << 40) + b"\x04\x01\x00",  # bins as far from zero as a disk is large
-        encode(normal_codes(101, 4), bins=True),  # one number more
-        encode(normal_codes(100, 8), bins=True) + b"\x00",
+        encode(normal_codes(101, 4), compact=True),  # one number more
+        encode(normal_codes(100, 8), compact=True) + b"\x00",
     ],
 )
 def test_lies_about_sizes_are_refused(data):

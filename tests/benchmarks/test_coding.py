@@ -1,0 +1,40 @@
+"""Every stream of every shipped preset on every shipped model, training left out, beside its entropy."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import engine, gallery
+from core.coding import Coded, Positions
+from core.entries import plan
+from core.errors import BadRecipe
+from core.recipe import TRAIN, Recipe
+from core.work import Work
+from tests.core.test_coding import stream_entropy
+
+pytestmark = pytest.mark.benchmark
+MORE = 0.01  # of the entropy
+BEYOND = 64  # bytes
+FEW = 700  # codes of 8 bits, spread over more symbols than so few can tell the frequencies of
+FEW_BYTES = 6  # that such a stream may take beyond that
+
+
+@pytest.mark.parametrize("model", [*gallery.MODELS, *gallery.TEACHING])
+def test_every_stream_takes_its_entropy(model):
+    excess = []  # (bytes beyond the bound, symbols, preset, tensor, kind)
+    for preset in gallery.shipped_presets():
+        recipe = gallery.preset(preset["name"])
+        try:
+            work = Work(model, gallery.DATASET, Recipe(tuple(step for step in recipe.steps if step.kind != TRAIN), recipe.seed))
+            subject, _skipped = engine._untrained(work, engine.Hooks(), 100)
+        except BadRecipe:  # a preset that this model has no use for
+            continue
+        books = {}
+        for path, parameter in subject.stored():
+            for kind, stream in plan(subject.weights[path], parameter.detach(), books)[1]:
+                if isinstance(stream, (Coded, Positions)):
+                    size, symbols = len(stream.encode(compact=True)), stream.symbols if isinstance(stream, Coded) else stream.gaps.symbols
+                    excess.append((size - (1 + MORE) * stream_entropy(stream, parameter.numel()) - BEYOND, symbols.size, preset["name"], path, kind))
+    over = sorted((each for each in excess if each[0] > 0), reverse=True)
+    print(f"\n{model}: {len(excess):,} streams, {len(over)} beyond {MORE:.0%} + {BEYOND} bytes", *(f"  {each[0]:.1f} {each[1:]}" for each in over), sep="\n")
+    assert len(excess) > 10 and all(each[0] <= (FEW_BYTES if each[1] < FEW else 0) for each in over)
