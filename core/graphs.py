@@ -14,7 +14,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from core import kept
@@ -53,6 +53,10 @@ class Graph:
         """What the weights take as they are computed with."""
         return sum(operator.weights * BYTES[operator.type] for operator in self.operators)
 
+    def in_float32(self) -> Graph:
+        """The same operators in float32: what a file of an int8 run executes whose format has no 8-bit arithmetic."""
+        return Graph(tuple(replace(operator, int8=False) for operator in self.operators), self.peak)
+
     @functools.cached_property
     def key(self) -> str:
         """16 hexadecimal digits over all of it."""
@@ -76,8 +80,6 @@ class Operators(Asked):
 
 def of(subject: Compressed) -> Graph:
     """Counted on the subject's shapes. Where its grids allow real int8, every operator is int8 but the layers whose weights have no grid."""
-    from dataclasses import replace
-
     from core.metrics.operators import record
     from core.runtimes.onnx import int8_possible
     from core.weights import weights_of

@@ -149,8 +149,11 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     graph = graphs.find(run["metrics"].get("graph"))
     if graph is None:
         raise BadInput(f"The graph of run {names['key']!r} is not known here; open it on the page Devices once, and give the line again.")
-    if made is not None and made.endswith("int8") != (graph.type == "int8"):
-        raise BadInput(f"Line {number} is of the {made} file, and the graph of run {names['key']!r} is {graph.type}; it takes the run's own type.")
+    if made is not None and made.endswith("int8") and graph.type != "int8":
+        raise BadInput(f"Line {number} is of the {made} file, and the graph of run {names['key']!r} is {graph.type}; it takes a run on 8-bit grids.")
+    if made is not None and not made.endswith("int8") and graph.type == "int8":
+        graph = graph.in_float32()
+        graphs.keep(graph)
     estimate(graph.operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
     kept = {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
     return kept | ({"format": made} if made is not None else {})

@@ -90,7 +90,11 @@ class Work:
 
     @functools.cached_property
     def _identity(self) -> str:
-        return digest(json.dumps([*self._ground(), self.recipe.canonical(), self._teachers(), self.split, self.images]))
+        return digest(json.dumps([*self._ground(), self.recipe.canonical(), self._teachers(), self.split, self._limit()]))
+
+    def _limit(self) -> int | None:
+        """`images`, where there are more in the split: a limit beyond its end is none."""
+        return self.images if self.images is not None and self.images < len(labels(self.dataset, self.split)) else None
 
     def identity(self) -> str:
         """16 hexadecimal digits over everything that decides the figures: same identity, same result on one machine."""

@@ -101,8 +101,9 @@ def keep(path: Path) -> None:
 
 
 def measured(place: str, device: str | None) -> None:
-    from core import gallery, measured_there
-    from core.store import COMPLETE, Store
+    from core import measured_there
+    from core.exports import chosen
+    from core.store import Store
 
     try:
         text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
@@ -110,7 +111,7 @@ def measured(place: str, device: str | None) -> None:
         raise BadInput(f"The file {place!r} cannot be read; it takes a file of text, a JSON object a line, or - for standard input.") from None
     store = Store()
     try:
-        kept = measured_there.add(text, [*gallery.runs(), *store.rows(kind="run", states=[COMPLETE])], device)
+        kept = measured_there.add(text, chosen.known(store), device)
     finally:
         store.close()
     many = "latencies are" if len(kept) > 1 else "latency is"

@@ -18,7 +18,7 @@ def add(commands) -> None:
         "it is and how often it gives the engine's own answer. Preprocessing and class names (FILE.json), a model card (FILE.md), a script that\n"
         "runs it without Paretoscope (FILE.py) and one that checks it in continuous integration (FILE.check.py) are written beside it.",
         epilog="Formats: " + "; ".join(f"{name}: {format.title}" for name, format in FORMATS.items())
-        + ".\nWhat was exported is kept, and written at once when it is asked for again.",
+        + ".\nA recipe that was not run yet becomes a run, with its accuracy; what was exported is kept, and written at once when it is asked for again.",
     )  # fmt: skip
     export.add_argument("--run", metavar="KEY", help="a complete run by its identity, or by the key of its recipe")
     export.add_argument("--model", metavar="M", help="in place of --run, with --dataset and --recipe: a classifier, such as resnet18")
@@ -38,6 +38,8 @@ def write(given) -> None:
     asked.check()
     terminal.warn(asked.work.warnings())
     with terminal.Progress(f"{asked.model} as {given.format}") as progress:
+        if given.run is None:
+            keep_run(asked.work, progress)
         made = exported(asked, progress)
     from core.home import write_whole
 
@@ -48,6 +50,21 @@ def write(given) -> None:
         terminal.print_json(made.record.to_json() | {"files": [str(given.output.with_name(name)) for name in written]})
     else:
         print(report(made.record, [str(given.output.with_name(name)) for name in written]))
+
+
+def keep_run(work: Work, progress) -> None:
+    """A recipe that was never run becomes a run first: what its file takes on another device is told by the run that it is of."""
+    from core.commands import attached
+    from core.exports import chosen
+    from core.store import Store
+
+    store = Store()
+    try:
+        known = any(row["identity"] == work.identity() for row in chosen.known(store))
+    finally:
+        store.close()
+    if not known:
+        attached.measured(work, None, progress)
 
 
 def exported(asked: Export, progress):

@@ -22,7 +22,7 @@ def run(key: str, store: Store) -> Work:
 
     Raises `BadInput`, and `NotHere` when its checkpoint is gone.
     """
-    rows = _known(store)
+    rows = known(store)
     found = [row for row in rows if row["identity"] == key][:1] or list({(row["model"], row["dataset"]): row for row in rows if row["key"] == key}.values())
     if not found:
         open_run = store.find(key)
@@ -43,8 +43,8 @@ def labels(work: Work, store: Store) -> bytes | None:
     return store.predicted(work.identity())
 
 
-def _known(store: Store) -> list[Mapping]:
-    """Complete runs, each once: those over fewer pictures or another split first, this machine's own last."""
+def known(store: Store) -> list[Mapping]:
+    """Complete runs, shipped and measured here, each once: those over fewer pictures or another split first, this machine's own last."""
     rows = [*students.runs(), *reproduced.runs(), *gallery.runs(), *store.rows(states=[COMPLETE])]
     return sorted({row["identity"]: row for row in rows}.values(), key=lambda row: (row["split"] == "validation", row["metrics"]["images"]))
 

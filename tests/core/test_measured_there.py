@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,19 @@ def test_eager_pytorch_and_float16_scale_a_device_only_where_nothing_else_was_me
     assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms) and len(measured_there.lines()) == 3
 
 
+def test_the_float_file_of_an_int8_run_is_held_against_the_same_graph_in_float32(kept):
+    pi, int8 = devices().get("raspberry_pi_4"), Graph(tuple(replace(each, int8=True) for each in GRAPH.operators), GRAPH.peak)
+    graphs.keep(int8)
+    runs = [{"identity": "dddd", "key": "k3", "model": "resnet18", "metrics": {"graph": int8.key}}]
+    before = estimates.for_device(pi, GRAPH)
+    (float_line,) = measured_there.add(line(key="dddd", format="onnx", ms_p50=2 * before.ms), runs)
+    assert float_line["graph"] == GRAPH.key and estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms)
+    (own_line,) = measured_there.add(line(key="dddd", format="onnx-int8"), runs)
+    assert own_line["graph"] == int8.key and len(measured_there.lines()) == 2
+    with pytest.raises(BadInput, match="has no float32 arithmetic"):
+        measured_there.add(line(key="dddd", format="onnx", device="coral_edge_tpu"), runs)
+
+
 def test_the_factor_and_its_error_by_hand():
     assert measured_there.scale_of([], []) is None
     found = measured_there.scale_of([1, 1, 1], [2, 3, 4])
@@ -98,7 +112,7 @@ def test_the_estimate_is_the_fits(kept):
         ("", "There are 0 lines; it takes 1 to 1,000"),
         ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, run, runtime and ms_p50."),
         (line(key=None), "run of line 1 cannot be None; it takes a text of 1 to 100 characters."),
-        (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes the run's own type."),
+        (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes a run on 8-bit grids."),
         (line(format="gguf"), "format of line 1 cannot be 'gguf'; it takes one of safetensors, onnx, onnx-fp16, onnx-int8, tflite, tflite-fp16, tflite-int8."),
         (line(device="toaster"), "device of line 1 cannot be 'toaster'; it takes the name of a profile, or --device beside --measured, which says what it is."),
         (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),

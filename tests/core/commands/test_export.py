@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +62,20 @@ def test_a_recipe_is_written_with_all_that_goes_with_it(call, by_recipe, tmp_pat
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "small.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_what_a_file_takes_on_a_device_is_taken_though_its_recipe_was_never_run_before(call, by_recipe, tmp_path, capsys, format):
+    """Measured there by the script that goes with the file; a recipe that is exported becomes a run."""
+    status, _out, err = call(*by_recipe, "--format", format, "--output", tmp_path / "small.onnx")
+    assert status == 0, err
+    command = [sys.executable, "small.onnx.py", "--time"]
+    timed = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True, timeout=120, env={"PATH": os.environ["PATH"]})
+    (tmp_path / "lines").write_text(timed.stdout)
+    assert main(["devices", "--measured", str(tmp_path / "lines"), "--device", "raspberry_pi_5"]) == 0, capsys.readouterr().err
+    assert "1 latency is kept, of raspberry_pi_5." in capsys.readouterr().err
+    status, out, _err = call("--run", Work(five_layers.NAME, "digits", Recipe.from_json(INT8)).identity(), "--format", format, "--output", tmp_path / "x.onnx")
+    assert status == 0 and out.startswith("five_layers on digits")
+
+
 def test_a_run_is_named_by_its_identity_or_its_recipes_key(call, tmp_path):
     result = measured(PRUNED)
     for number, key in enumerate((result["identity"], result["key"])):
@@ -72,6 +89,7 @@ def test_a_run_over_fewer_pictures_or_another_split_is_exported_over_the_whole_v
     work = Work(five_layers.NAME, "digits", Recipe.from_json(PRUNED), latency=False)
     limited, tested = engine.run(dataclasses.replace(work, images=64)), engine.run(dataclasses.replace(work, split="test"))
     whole = measured(PRUNED)
+    assert dataclasses.replace(work, images=1_000_000).identity() == work.identity() != limited.identity  # a limit beyond the split's end is none
     store = Store()
     for result in (limited, tested):
         store.complete(result.identity, result.to_json(), result.predicted, origin="here")
