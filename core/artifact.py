@@ -6,11 +6,11 @@
     what is no weight (batch norm, biases, buffers): the floats of each kind together, whole numbers together
     BLAKE2b of all before                                           (16 bytes)
 
-Two formats are written. Where any weight lies on a grid, the file has format 3: streams and scales may be in bins (`core.binned`), histograms may be
-outlines (`core.histograms`), and the floats that are no weights are, those of one name within their layers (`running_var`), in one stream. Any other file
-has format 1: raw float32 is what dense and pruned models are compared by. Format 2 had no outlines. All three are read.
+Two formats are written. Where any weight lies on a grid, the file has format 3: streams and scales may be in bins (`core.packed.binned`), histograms may be
+outlines (`core.packed.histograms`), and the floats that are no weights are, those of one name within their layers (`running_var`), in one stream. Any
+other file has format 1: raw float32 is what dense and pruned models are compared by. Format 2 had no outlines. All three are read.
 
-What a weight's streams hold is said in `core.entries`; what is masked is 0 there, so a mask comes back as the places where the value is
+What a weight's streams hold is said in `core.packed.entries`; what is masked is 0 there, so a mask comes back as the places where the value is
 not 0. A codebook of several weights is stored with the first of them. Nothing is pickled, and a reader allocates nothing that the file's own
 length does not account for.
 """
@@ -32,12 +32,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.architecture import Architecture
-from core.coding import Coded, Raw, Table, decode, decode_table
-from core.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, plan_tables, read_weight, shaped, whole
+from core.arithmetic.grids import Uniform
 from core.errors import BadArtifact
-from core.grids import Uniform
 from core.home import write_whole
+from core.models.architecture import Architecture
+from core.packed.coding import Coded, Raw, Table, decode, decode_table
+from core.packed.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, plan_tables, read_weight, shaped, whole
 from core.recipe import Recipe, digest
 from core.weights import ActivationGrid, Compressed, Weight, weights_of
 
@@ -77,7 +77,7 @@ class Packed:
 class Stream:
     """So many bytes of a packed file in a row: of which tensor ("" for the whole file's), and what they hold.
 
-    `kind` is one of `core.entries.CONTENTS` for what has a state, "floats" for what has none, "counters" or "header". Tensors whose floats
+    `kind` is one of `core.packed.entries.CONTENTS` for what has a state, "floats" for what has none, "counters" or "header". Tensors whose floats
     are one stream have parts of it by how many numbers they hold.
     """
 

@@ -5,8 +5,8 @@
         kind: ClassVar[str] = "layers"
         version: ClassVar[int] = 1
 
-`core.layers.facts`, `core.size_parts`, `core.timings`, `core.graphs` and `core.exports` ask in this form; `core.layers.sensitivity` asks about a step,
-of no recipe. Put to the cluster by `Cluster.examine` or `Cluster.export`. Imports no torch.
+`core.layers.facts`, `core.packed.size_parts`, `core.timing.timings`, `core.targets.graphs` and `core.exports` ask in this form;
+`core.layers.sensitivity` asks about a step, of no recipe. Put to the cluster by `Cluster.examine` or `Cluster.export`. Imports no torch.
 """
 
 from __future__ import annotations

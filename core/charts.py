@@ -1,6 +1,6 @@
 """Flat rows in, a plotly figure out: the explorer, reports and notebooks share these charts.
 
-A figure is the plain dict that plotly.js draws and `plotly.graph_objects.Figure` accepts. Rows are those of `core.points.point`.
+A figure is the plain dict that plotly.js draws and `plotly.graph_objects.Figure` accepts. Rows are those of `core.studies.points.point`.
 Imports neither plotly nor torch.
 """
 
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core import letters, pareto
-from core.axes import AXES, ON_DEVICE, Axis
-from core.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed, unrest
+from core import pareto
+from core.studies import letters
+from core.studies.axes import AXES, ON_DEVICE, Axis
+from core.studies.points import FAMILIES, MEASURED, PREVIEW, count_words, how_timed, signed, unrest
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core import errors, kept
-from core.connection import START_SECONDS, Connection, is_answer
+from core import errors
 from core.errors import Cancelled, ClusterError, ParetoscopeError
+from core.jobs.connection import START_SECONDS, Connection, is_answer
+from core.keeping import kept
 from core.recipe import TRAIN, digest
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN, RUNNING, WAITING, Store, blank_row
 
@@ -138,7 +139,7 @@ class Cluster:
         return self._submit_job(_request("latency", identity, {"work": work.to_json()}, work, priority=priority))
 
     def train(self, model: str, dataset: str, **settings: Any) -> dict:
-        """Make a checkpoint: `core.checkpoints.train` as a job (kind "training"), with its settings (`epochs`, `seed`, …)."""
+        """Make a checkpoint: `core.models.checkpoints.train` as a job (kind "training"), with its settings (`epochs`, `seed`, …)."""
         from core import zoo
         from core.datasets import DATASETS
 
@@ -160,14 +161,14 @@ class Cluster:
         return self._submit_job({"op": "submit", "kind": "fetch", "identity": identity, "dataset": dataset, "request": {"dataset": dataset}})
 
     def bring(self, asked: Any) -> dict:
-        """Import a person's own checkpoint and pictures (`core.importing.Import`) as a job (kind "import"); the row's `metrics` is then its card."""
+        """Import a person's own checkpoint and pictures (`core.models.importing.Import`) as a job (kind "import"); the row's `metrics` is then its card."""
         asked.check()
         columns = {"model": asked.model, "dataset": asked.name}
         given = {"kind": "import", "identity": asked.identity(), "request": asked.to_json(), "trains": True, "priority": SLIDER}
         return self._submit_job({"op": "submit"} | given | columns)
 
     def examine(self, asked: Any, lane: str | None = None) -> dict:
-        """Measure what a `core.layers.sensitivity.Sensitivity`, `core.layers.facts.Layers`, `core.size_parts.SizeParts` or `core.timings.Timings` asks for.
+        """Measure what a `core.layers.sensitivity.Sensitivity` or a `core.asked.Asked` (layers, sizes, timings) asks for.
 
         `examined` gives the result. Returns the job's row, COMPLETE at once while the result is kept. A newer one in a lane takes the place of the former.
         """
@@ -282,7 +283,7 @@ class Cluster:
         if client is None or client.status != "running":
             self._connection.need()
             return
-        from core import tasks
+        from core.jobs import tasks
 
         offered = self._connection.office.get("offers", {}).get("preview")
         future = client.submit(

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import graphs, kept
 from core.datasets import load
+from core.keeping import kept
 from core.machine import machine
 from core.recipe import GRID, TRAIN, digest
+from core.targets import graphs
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -132,10 +133,11 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
     """The metrics so far: as many pictures as fit in `seconds` beside the compressing, at least 64, training steps skipped, sizes estimated.
 
     `before_recovery` says that a training step was skipped whose result is not kept from before. Of pictures so large that 64 would take longer
-    than a preview may, nothing is measured: the answer is `{"estimate": seconds}`, what the run will take (`core.pace`).
+    than a preview may, nothing is measured: the answer is `{"estimate": seconds}`, what the run will take (`core.timing.pace`).
     """
-    from core import artifact, pace
+    from core import artifact
     from core.metrics import accuracy, cost, size
+    from core.timing import pace
     from core.weights import nonzeros
 
     hooks = Hooks(turn)
@@ -169,7 +171,7 @@ def preview(work: Work, seconds: float = 0.25, *, turn=contextlib.nullcontext) -
 
 def compress(work: Work, hooks: Hooks = Hooks(), on_shapes: Callable[[Compressed], None] = lambda subject: None) -> Compressed:
     """The model after every step of the recipe, from the longest prefix that was kept; `on_shapes` gets it once no step changes a shape any more."""
-    from core import prefixes
+    from core.keeping import prefixes
 
     dataset = load(work.dataset)
     subject, first = _start(work)
@@ -228,7 +230,7 @@ def measured_baseline(work: Work, hooks: Hooks = Hooks()) -> tuple[Compressed, P
 def loaded(model: str, dataset: str, _checkpoint_hash: str) -> Compressed:
     """The checkpoint as a fresh state. Shared within a process: copy before you change it."""
     from core import zoo
-    from core.architecture import Architecture
+    from core.models.architecture import Architecture
     from core.weights import Compressed
 
     checkpoint = zoo.checkpoint(model, dataset)
@@ -237,7 +239,7 @@ def loaded(model: str, dataset: str, _checkpoint_hash: str) -> Compressed:
 
 def _start(work: Work) -> tuple[Compressed, int]:
     """A state to change, and the number of the first step that it has not been through."""
-    from core import prefixes
+    from core.keeping import prefixes
     from core.weights import Compressed
 
     steps = work.recipe.steps
@@ -272,7 +274,7 @@ def measurable(subject: Compressed):
     """The module to run: plain weights, and rounded activations where the recipe has grids for them."""
     if not subject.activations:
         return subject.module
-    from core.activations import measured
+    from core.arithmetic.activations import measured
 
     return measured(subject)
 
@@ -313,15 +315,11 @@ def _baseline_predictions(work: Work, count: int | None, hooks: Hooks) -> Predic
         coded = {"predicted": known.predicted.astype("<u2").tobytes(), "in_top5": np.packbits(known.in_top5).tobytes()}
         stored = {name: base64.b64encode(data).decode() for name, data in coded.items()}
         kept.put("baselines", key, json.dumps(stored).encode())
-        _remember(key, known)
+        _PREDICTIONS[key] = known
     return known.first(count) if isinstance(known, Predictions) else known
 
 
 _PREDICTIONS: dict[str, Predictions] = {}
-
-
-def _remember(key: str, predictions: Predictions) -> None:
-    _PREDICTIONS[key] = predictions
 
 
 def _known_predictions(key: str, labels: np.ndarray) -> Predictions | None:

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import core.methods  # noqa: F401  (registers the steps)
 from core.errors import BadField, BadInput, BadRecipe
-from core.points import bytes_words, value_words
 from core.recipe import STEPS, Param, Recipe, Step, params
+from core.studies.points import bytes_words, value_words
 
 SCREEN_IMAGES = 500  # pictures of a first, short look at a position
 INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set

@@ -1,6 +1,6 @@
 """What the hints of a teacher cost: the features that its classifier reads, which are in memory while a student trains.
 
-`Work.check` asks before any work, `core.teachers` before it computes them. Imports no torch.
+`Work.check` asks before any work, `core.keeping.teachers` before it computes them. Imports no torch.
 """
 
 from __future__ import annotations

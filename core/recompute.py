@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from core.folding import graph_of
+from core.arithmetic.folding import graph_of
 
 PICTURES = 2  # of the pass that activations are measured on: batch norm has no variance of one
 LIMITS = tuple(0.95**step for step in range(1, 60))  # 0.95 … 0.05 of all activations, tried until one is too little

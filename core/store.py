@@ -1,7 +1,7 @@
 """The store: every run with its state and figures, and every measured latency, in one database.
 
 SQLite in the home folder by default, or what PARETOSCOPE_DATABASE names (`postgresql+psycopg://…`). One process writes
-(`core.scribe`, in the cluster process); pages and workers only read. Rows cross this border as plain dicts.
+(`core.jobs.scribe`, in the cluster process); pages and workers only read. Rows cross this border as plain dicts.
 Imports no torch. Raises `StoreError`, one sentence, and never loses what was stored.
 """
 

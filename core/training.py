@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from core import device
+from core.arithmetic.finite import check_finite
 from core.datasets import Dataset
 from core.errors import BadInput
-from core.finite import check_finite
 from core.home import write_whole
 from core.recipe import digest
 

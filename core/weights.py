@@ -1,6 +1,6 @@
 """The state of a compressed model: what each weight is, and what it is worth when measured.
 
-A weight has exactly one state: a latent tensor, optionally a mask, optionally a grid (`core.grids`). The mask applies last, and
+A weight has exactly one state: a latent tensor, optionally a mask, optionally a grid (`core.arithmetic.grids`). The mask applies last, and
 every grid contains exact 0, so zeros survive rounding. `Compressed` keeps the module's plain parameters equal to the states'
 values at all times: whoever measures sees plain weights. Methods change states by `Compressed.set`; only training
 (`trainable`) puts parametrizations on the module, and takes them off again.
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from core.architecture import Architecture
-from core.grids import Codebook, Grid
+from core.arithmetic.grids import Codebook, Grid
+from core.models.architecture import Architecture
 from core.recipe import choose
 
 MASKED_AT_ONCE = 1 << 16  # numbers: what they are, whether they are kept and what they become fit the processor's cache
@@ -65,7 +65,7 @@ class Compressed:
 
     `weights` maps parameter names (`layer1.0.conv1.weight`) of convolutions, linear layers and attention to their
     states, and, once a step has put them on a grid, those of biases and batch norms; `activations` maps the graph's tensor
-    names to grids (see `core.activations`); `notes` are sentences for the person, about what a step could not do.
+    names to grids (see `core.arithmetic.activations`); `notes` are sentences for the person, about what a step could not do.
     """
 
     module: nn.Module

@@ -28,7 +28,7 @@ def models() -> dict[str, dict]:
 
     `family`; `parameters` with 10 classes; `macs` at `smallest_input`; `input_step`, by which the input may grow; `layers`,
     the number of weights; `batch_norm`; `imagenet_weights`; `channel_prunable`, which is True or the reason why not; and, of the models of
-    `core.teaching_models` alone, `teaching`.
+    `core.models.teaching_models` alone, `teaching`.
     """
     return {entry["name"]: entry for entry in json.loads(MODELS_FILE.read_text())["models"]}
 
@@ -37,8 +37,8 @@ def write_models(report=lambda event: None, path: Path = MODELS_FILE, only_missi
     """Build, run and prune every model, or only those that the list lacks, and write what was measured; takes minutes. Same torchvision, same file."""
     from importlib.metadata import version
 
-    from core import model_list
     from core.home import write_whole
+    from core.models import model_list
 
     lines = ",\n".join("  " + json.dumps(entry) for entry in model_list.measure(report, models() if only_missing else {}))
     head = json.dumps({"torchvision": version("torchvision"), "classes": model_list.CLASSES})
@@ -83,7 +83,7 @@ def build(model: str, classes: int, size: int, imagenet: bool = False):
     """A freshly initialised classifier in eval mode, channels_last, for pictures of `size` × `size`.
 
     With `imagenet`, torchvision's default weights except the head; raises `NotHere` when they can be neither found nor fetched.
-    To load weights into a module, `core.architecture.Architecture.build` is quicker: it initialises nothing.
+    To load weights into a module, `core.models.architecture.Architecture.build` is quicker: it initialises nothing.
     """
     import torch
 
@@ -97,7 +97,7 @@ def construct(model: str, classes: int, size: int):
     """Torchvision's own module, or a teaching model, as its constructor leaves it, with a head of `classes` and no auxiliary heads."""
     import torchvision
 
-    from core import teaching_models
+    from core.models import teaching_models
 
     if model in teaching_models.MODELS:
         return teaching_models.construct(model, classes, size)
@@ -166,8 +166,8 @@ class Checkpoint:
         """
         from safetensors.torch import load_file
 
-        from core.architecture import Architecture
-        from core.finite import check_finite
+        from core.arithmetic.finite import check_finite
+        from core.models.architecture import Architecture
 
         module = Architecture.plain(self.model, self.classes, self.input_size).build()
         stored = load_file(self.path)

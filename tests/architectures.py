@@ -15,11 +15,11 @@ from torch import nn
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact, zoo
-from core.activations import measured
-from core.architecture import Architecture
+from core.arithmetic.activations import measured
 from core.datasets import Dataset, load
 from core.home import folder
 from core.methods.apply import Context, apply, check_fits
+from core.models.architecture import Architecture
 from core.recipe import Recipe, Step, step_from_json
 from core.weights import Compressed
 from tests.core.test_channel_prune import lively

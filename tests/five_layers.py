@@ -68,7 +68,7 @@ def checkpoint():
 
 def make(seed: int) -> None:
     """Train the checkpoint anew, and leave it where the tests find it."""
-    from core import checkpoints
+    from core.models import checkpoints
 
     register()
     torch.set_num_threads(1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from core.architecture import Architecture
-from core.grids import Uniform
+from core.arithmetic.grids import Uniform
+from core.models.architecture import Architecture
 from core.weights import Compressed, Weight
 from tests import five_layers
 

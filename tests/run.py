@@ -13,7 +13,7 @@ PARTS = (
     ("-m", "not alone and not e2e and not benchmark", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal"),  # a process takes up to 3 GB
     ("-m", "alone or e2e"),
 )
-LATER = ("tests/core/test_cancelling.py", "tests/core/test_turns.py", "tests/e2e")  # where the second part is; importing all the others takes ten seconds
+LATER = ("tests/core/test_cancelling.py", "tests/core/jobs/test_turns.py", "tests/e2e")  # where the second part is; importing all the others takes ten seconds
 PASSED, FAILED, NONE_FOUND = 0, 1, 5  # pytest's exit statuses; any other ends the run
 
 

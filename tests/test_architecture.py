@@ -19,16 +19,17 @@ LONGEST_FILE = 400
 # The page process imports these; torch alone would cost it more than four seconds.
 LIGHT = (
     "core", "core.errors", "core.recipe", "core.registry", "core.methods", "core.methods.apply", "core.pareto", "core.store", "core.charts", "core.cluster",
-    "core.zoo", "core.datasets", "core.work", "core.engine", "core.gallery", "core.points", "core.turns", "core.home", "core.commands.listing",
-    "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
+    "core.zoo", "core.datasets", "core.work", "core.engine", "core.studies.gallery", "core.studies.points", "core.jobs.turns", "core.home",
+    "core.commands.listing", "core.commands.measure", "core.commands.train", "core.commands.report", "core.commands.floor", "core.floor", "core.__main__",
     "core.layers.sensitivity", "core.layers.facts", "core.layers.charts", "core.commands.layers",
     "core.lessons.students", "core.lessons.charts", "core.lessons.answers",
-    "core.exports", "core.exports.chosen", "core.asked", "core.known", "core.runtimes.litert", "core.commands.export",
-    "core.devices", "core.roofline", "core.calibration", "core.graphs", "core.estimates", "core.measured_there", "core.device_charts", "core.axes",
+    "core.exports", "core.exports.chosen", "core.asked", "core.studies.known", "core.runtimes.litert", "core.commands.export",
+    "core.targets.devices", "core.targets.roofline", "core.targets.calibration", "core.targets.graphs", "core.targets.estimates",
+    "core.targets.measured_there", "core.targets.device_charts", "core.studies.axes",
     "core.commands.devices", "core.papers.classics", "core.papers.reproduced", "core.papers.figures", "core.commands.papers",
-    "core.importing", "core.commands.import_",
-    "core.timings", "core.timing_charts", "core.operators", "core.runtimes.timed", "core.commands.latency",
-    "core.size_parts", "core.size_charts", "core.commands.size", "core.study", "core.study_report", "core.commands.study_report",
+    "core.models.importing", "core.commands.import_",
+    "core.timing.timings", "core.timing.timing_charts", "core.timing.operators", "core.runtimes.timed", "core.commands.latency",
+    "core.packed.size_parts", "core.packed.size_charts", "core.commands.size", "core.studies.study", "core.studies.study_report", "core.commands.study_report",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "torch_pruning", "streamlit")
 

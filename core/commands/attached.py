@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.commands import terminal
-from core.connection import LOCK, running_office
 from core.errors import Cancelled, ClusterError, StoreError
 from core.home import folder
-from core.locks import FileLock
+from core.jobs.connection import LOCK, running_office
+from core.jobs.locks import FileLock
 from core.machine import machine
 from core.store import CANCELLED, COMPLETE, RESULT_FIELDS, Store
 from core.work import THREADS, Work
@@ -79,9 +79,9 @@ def _by_the_cluster(store: Store, work: Work, progress) -> dict | None:
 
 def _here(store: Store, work: Work, artifact: Path | None, progress) -> dict:
     """`engine.run` in this process, taking turns with every other process on the machine."""
-    from core.book import LatencyBook
     from core.commands.threads import use_threads
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.timing.book import LatencyBook
 
     use_threads(THREADS)
     from core import engine
@@ -127,7 +127,7 @@ def _written(what: str, store: Store, here: Callable[[], None], there: Callable[
 def _pack(work: Work, path: Path, progress) -> None:
     """Write the packed model of a run that is known: the same steps give the same bytes."""
     from core.commands.threads import use_threads
-    from core.turns import Turns
+    from core.jobs.turns import Turns
 
     use_threads(THREADS)
     from core import engine

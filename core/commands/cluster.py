@@ -33,13 +33,13 @@ def look_after(given) -> None:
         stop(given.json)
     elif given.foreground:
         # In this process's place, so that signals and the exit status are the server's own.
-        os.execv(sys.executable, [sys.executable, "-m", "core.office", *_options(given)])
+        os.execv(sys.executable, [sys.executable, "-m", "core.jobs.office", *_options(given)])
     else:
         start(given)
 
 
 def start(given) -> None:
-    from core.connection import find_office, running_office
+    from core.jobs.connection import find_office, running_office
 
     there_before = running_office() is not None
     find_office(start=True, options=tuple(_options(given)))
@@ -49,7 +49,7 @@ def start(given) -> None:
 
 
 def stop(as_json: bool) -> None:
-    from core.connection import stop_office
+    from core.jobs.connection import stop_office
 
     was_running = stop_office()
     if as_json:
@@ -60,7 +60,7 @@ def stop(as_json: bool) -> None:
 
 def status() -> dict:
     """`running`; if so its `address`, `pid`, `dashboard` and `seconds`; and how many runs of the store are open."""
-    from core.connection import running_office
+    from core.jobs.connection import running_office
     from core.store import RUNNING, WAITING, Store
 
     store = Store()

@@ -54,8 +54,8 @@ def act(given) -> None:
 
 def listing(given) -> None:
     """Every device, or all figures of one with their sources, and the estimator's error on the host."""
-    from core import calibration
-    from core.devices import devices, to_json
+    from core.targets import calibration
+    from core.targets.devices import devices, to_json
 
     known = devices()
     chosen = [known.get(given.device)] if given.device is not None else [device for _name, device in known.items()]
@@ -77,7 +77,7 @@ def listing(given) -> None:
 
 
 def _row(device) -> list[str]:
-    from core.devices import PEAKS
+    from core.targets.devices import PEAKS
 
     rates = [count_text(device.figure(name)) + "op/s" if device.figure(name) else "–" for name in PEAKS]
     sizes = [bytes_text(round(device.figure(name))) for name in ("ram", "flash")]
@@ -94,16 +94,16 @@ def _figures(device) -> str:
 
 
 def keep(path: Path) -> None:
-    from core import devices
+    from core.targets import devices
 
     device = devices.add(devices.to_json(devices.read(path)))
     terminal.say(f"{device.title} is kept as {device.name}.")
 
 
 def measured(place: str, device: str | None) -> None:
-    from core import measured_there
     from core.exports import chosen
     from core.store import Store
+    from core.targets import measured_there
 
     try:
         text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
@@ -119,9 +119,9 @@ def measured(place: str, device: str | None) -> None:
 
 
 def fit(ship: bool) -> None:
-    from core import calibration
     from core.commands.threads import use_threads
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.targets import calibration
 
     use_threads(1)
     turns = Turns()
@@ -136,11 +136,11 @@ def estimate(given) -> None:
     missing = next((name for name in ASKED if getattr(given, name) is None), None)
     if missing:
         raise BadInput(f"--{missing} is missing; --estimate takes --model, --dataset and --recipe.")
-    from core import estimates, graphs
     from core.commands.measure import read_recipe
     from core.commands.threads import use_threads
-    from core.devices import devices
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.targets import estimates, graphs
+    from core.targets.devices import devices
     from core.work import THREADS, Work
 
     known = devices()
@@ -162,8 +162,8 @@ def estimate(given) -> None:
 
 def file_bytes(work, graph) -> tuple[int, str]:
     """The file that the runtime loads, and whether it was measured: of the run where that is known, else what its weights take."""
-    from core import gallery
     from core.store import Store
+    from core.studies import gallery
 
     identity, store = work.identity(), Store()
     try:

@@ -73,10 +73,10 @@ def exported(asked: Export, progress):
 
     made = asked.found()
     if made is None:
-        from core import kept
         from core.commands.threads import use_threads
         from core.exports import chosen, make
-        from core.turns import Turns
+        from core.jobs.turns import Turns
+        from core.keeping import kept
 
         use_threads(THREADS)
         store = Store()

@@ -9,7 +9,7 @@ import time
 from core import floor
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
-from core.points import value_words
+from core.studies.points import value_words
 from core.work import Work
 
 WORTH_SCREENING = 4 * floor.SCREEN_IMAGES  # pictures; a split of fewer is measured whole at once

@@ -23,12 +23,12 @@ def add(commands) -> None:
 
 
 def show(given) -> None:
-    from core import gallery
     from core.errors import UnknownName
+    from core.studies import gallery
 
     if given.graphs:
         from core.commands.threads import use_threads
-        from core.turns import Turns
+        from core.jobs.turns import Turns
 
         use_threads(1)
         gallery.add_graphs(terminal.say, turn=Turns().compute)
@@ -38,7 +38,7 @@ def show(given) -> None:
         raise UnknownName("model in the gallery", given.model, models)
     if given.sizes:
         from core.commands.threads import use_threads
-        from core.turns import Turns
+        from core.jobs.turns import Turns
 
         use_threads(1)
         gallery.remake_sizes(given.model, terminal.say, turn=Turns().compute)
@@ -76,8 +76,8 @@ def show_students(given) -> None:
 
 def build_students(dataset: str) -> None:
     from core.commands.threads import use_threads
+    from core.jobs.turns import Turns
     from core.lessons import students
-    from core.turns import Turns
 
     use_threads(1)
     turns = Turns()
@@ -87,9 +87,9 @@ def build_students(dataset: str) -> None:
 
 
 def build(models: list[str], latency: bool) -> None:
-    from core import gallery
     from core.commands.threads import use_threads
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.studies import gallery
 
     use_threads(1)
     turns = Turns()

@@ -51,8 +51,8 @@ def add(commands) -> None:
 def import_(given) -> None:
     from core.commands.threads import use_threads
     from core.datasets.preparation import Preparation
-    from core.importing import QUESTION, Import, bring, class_names
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.models.importing import QUESTION, Import, bring, class_names
 
     chosen = {name: getattr(given, name) for name in ("mean", "std", "resize", "crop") if getattr(given, name) is not None}
     classes = None if given.classes is None else class_names(_bytes(given.classes))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from core import timings
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
 from core.metrics.latency import verdict
-from core.points import unrest, words
 from core.recipe import Recipe
 from core.runtimes.timed import RUNTIMES
-from core.timings import LARGEST_BATCH, Timings, reason
+from core.studies.points import unrest, words
+from core.timing import timings
+from core.timing.timings import LARGEST_BATCH, Timings, reason
 from core.work import THREADS, Work
 
 
@@ -37,7 +37,7 @@ def measure(given) -> None:
     asked.check()
     terminal.warn(work.warnings())
     from core.commands.threads import use_threads
-    from core.turns import Turns
+    from core.jobs.turns import Turns
 
     use_threads(THREADS)
     turns = Turns()
@@ -56,9 +56,9 @@ class _Book:
     """The store's book of latencies; what was measured is written to it when all is done, also what was measured before a Ctrl-C."""
 
     def __enter__(self):
-        from core.book import LatencyBook
         from core.machine import machine
         from core.store import Store
+        from core.timing.book import LatencyBook
 
         self._store, self._added = Store(), []
         return LatencyBook(self._store, lambda event: self._added.append(event["latency"]), machine()["id"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from core import kept
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
 from core.errors import BadInput
+from core.keeping import kept
 from core.layers.facts import Layers
 from core.layers.sensitivity import IMAGES, Sensitivity, measurable
-from core.points import signed, value_words
 from core.recipe import STEPS, Recipe
+from core.studies.points import signed, value_words
 from core.work import THREADS, Work
 
 
@@ -64,7 +64,7 @@ def examined(asked: Layers | Sensitivity, progress) -> dict:
     found = kept.get_json("layers", name)
     if found is None:
         from core.commands.threads import use_threads
-        from core.turns import Turns
+        from core.jobs.turns import Turns
 
         use_threads(THREADS)
         from core.layers import facts as layers
@@ -103,7 +103,7 @@ def layers_report(found: dict) -> str:
 
 
 def _recipe_words(found: dict) -> str:
-    from core.points import words
+    from core.studies.points import words
 
     return words(Recipe.from_json(found["recipe"]))
 

@@ -98,10 +98,10 @@ def evaluate_artifact(given) -> None:
 
     use_threads(THREADS)
     from core import artifact, engine
-    from core.architecture import Architecture
+    from core.jobs.turns import Turns
     from core.machine import machine
     from core.metrics import size
-    from core.turns import Turns
+    from core.models.architecture import Architecture
 
     said = artifact.describe(given.artifact)
     recipe = Recipe.from_json(said["recipe"]) if said["recipe"] else Recipe()

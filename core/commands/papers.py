@@ -64,9 +64,10 @@ def _run(paper, again: bool) -> None:
 
 def _train_missing(paper, dataset: str) -> None:
     """Make the checkpoints that the paper's rows need and that are not here, as `train` does."""
-    from core import checkpoints, zoo
+    from core import zoo
     from core.errors import NotHere
-    from core.turns import Turns
+    from core.jobs.turns import Turns
+    from core.models import checkpoints
 
     for model in paper.models():
         try:
@@ -81,8 +82,8 @@ def _train_missing(paper, dataset: str) -> None:
 
 def _build(names: list[str]) -> None:
     from core.commands.threads import use_threads
+    from core.jobs.turns import Turns
     from core.papers import reproduced
-    from core.turns import Turns
 
     use_threads(1)
     turns = Turns()

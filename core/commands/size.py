@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from core import kept, size_parts
 from core.commands import options, terminal
 from core.commands.measure import read_recipe
-from core.points import words
+from core.keeping import kept
+from core.packed import size_parts
+from core.packed.size_parts import KINDS, SizeParts, by_kind, entry_of
 from core.recipe import Recipe
-from core.size_parts import KINDS, SizeParts, by_kind, entry_of
+from core.studies.points import words
 from core.work import THREADS, Work
 
 
@@ -46,7 +47,7 @@ def examined(asked: SizeParts, progress) -> dict:
     found = kept.get_json("layers", name)
     if found is None:
         from core.commands.threads import use_threads
-        from core.turns import Turns
+        from core.jobs.turns import Turns
 
         use_threads(THREADS)
         found = size_parts.measure(asked, turn=Turns().compute, report=progress)

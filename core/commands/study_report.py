@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core import study, study_report
 from core.commands import options, terminal
 from core.commands.measure import check_writable
 from core.errors import BadInput
 from core.home import write_whole
-from core.known import Shelf
 from core.store import Store
+from core.studies import study, study_report
+from core.studies.known import Shelf
 
 
 def add(commands) -> None:

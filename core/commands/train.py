@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from core import checkpoints
 from core.commands import options, terminal
 from core.errors import Cancelled
+from core.models import checkpoints
 from core.recipe import MAX_SEED
 
 
@@ -40,7 +40,7 @@ def train_checkpoint(given) -> None:
     from core import zoo
     from core.commands.threads import use_threads
     from core.datasets import DATASETS
-    from core.turns import Turns
+    from core.jobs.turns import Turns
 
     zoo.check_model(given.model)
     absent = DATASETS.get(given.dataset).missing()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core import kept
 from core.errors import BadField, NotHere
+from core.keeping import kept
 from core.recipe import digest
 from core.registry import Registry
 

@@ -1,6 +1,6 @@
 """Datasets that a person brought: decoded pictures below PARETOSCOPE_HOME/imports, which stand in the registry beside the shipped ones.
 
-Written by `core.importing`. A name is never given to other pictures. Imports no torch.
+Written by `core.models.importing`. A name is never given to other pictures. Imports no torch.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     listing = look(Path("flowers"))                 # flowers/rose/1.jpg, … or flowers/train/rose/1.jpg, flowers/val/…
     listing.splits["validation"]                    # [(path, label), …] in the fixed, stratified order of every dataset
 
-Reads names only; `core.datasets.brought` decodes the pictures. Called by `core.importing`. Imports no torch.
+Reads names only; `core.datasets.brought` decodes the pictures. Called by `core.models.importing`. Imports no torch.
 """
 
 from __future__ import annotations

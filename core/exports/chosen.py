@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from core import gallery
 from core.errors import BadInput
 from core.lessons import students
 from core.machine import machine
 from core.papers import reproduced
 from core.recipe import Recipe
 from core.store import COMPLETE, Store
+from core.studies import gallery
 from core.work import Work
 
 SHOWN = 4  # of several that are meant

@@ -24,15 +24,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core import engine, kept, points
+from core import engine
 from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import BadInput
 from core.exports import sheet
 from core.exports.formats import FORMATS, INT8, Around, Format
+from core.keeping import kept
 from core.machine import machine
 from core.metrics import accuracy
 from core.recipe import Recipe, digest
+from core.studies import points
 from core.work import Work
 
 MOST_DISAGREEMENT = 0.001  # of the pictures, for files that compute what the engine computed

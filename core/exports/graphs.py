@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from core.activations import measured, rounded_by_picture
+from core.arithmetic.activations import measured, rounded_by_picture
+from core.arithmetic.folding import SMALLEST_SCALE, graph_of
 from core.errors import BadArtifact, BadInput
-from core.folding import SMALLEST_SCALE, graph_of
 
 if TYPE_CHECKING:
     from core.weights import Compressed
@@ -140,7 +140,7 @@ def _written_out(module: fx.GraphModule, input_size: int) -> fx.GraphModule:
 
 
 def _by_picture(value: torch.Tensor, bits: int, dims: tuple[int, ...]) -> torch.Tensor:
-    """`core.activations.rounded_by_picture`, for a tensor of which only the dimensions are known."""
+    """`core.arithmetic.activations.rounded_by_picture`, for a tensor of which only the dimensions are known."""
     low, high = value.amin(dims, keepdim=True).clamp(max=0), value.amax(dims, keepdim=True).clamp(min=0)
     scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
     zero = torch.round(-low / scale)

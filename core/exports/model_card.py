@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from core.datasets import DATASETS
 from core.exports.formats import FORMATS
-from core.importing import import_command
-from core.points import words
+from core.models.importing import import_command
 from core.recipe import Recipe
+from core.studies.points import words
 
 if TYPE_CHECKING:
     from core.exports.export import Record

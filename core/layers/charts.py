@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import core.methods  # noqa: F401  (registers the steps)
 from core.charts import Theme, uid
-from core.points import signed, value_words
 from core.recipe import STEPS, params
+from core.studies.points import signed, value_words
 
 LOST, KEPT = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
 MARKS = {"threshold": ("Threshold", "#D55E00", "dash"), "grid": ("Grid", "#009E73", "solid"), "centroids": ("Shared values", "#CC79A7", "solid")}

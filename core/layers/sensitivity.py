@@ -26,8 +26,8 @@ from core.datasets import load
 from core.errors import BadField, BadInput, BadRecipe
 from core.floor import INSTEAD, Vary
 from core.machine import machine
-from core.points import is_share
 from core.recipe import STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, digest, params, step_from_json
+from core.studies.points import is_share
 from core.work import Work
 
 VERSION = 1  # of the form of what is kept

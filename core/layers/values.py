@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.factors import shorter, spectrum
-from core.grids import Codebook, Floats, Grid, Signs, Uniform
+from core.arithmetic.factors import shorter, spectrum
+from core.arithmetic.grids import Codebook, Floats, Grid, Signs, Uniform
 from core.weights import Weight, flat
 
 BINS = 96
@@ -27,7 +27,7 @@ MOST_ROWS = 2048  # of a weight whose singular values are computed: beyond it ta
 def effective(layer: nn.Module) -> Tensor | None:
     """The weight that a layer amounts to: its own, or that of the factors in its place multiplied out; None where there is none of that form.
 
-    Two factors (r, I, h, w) and (O, r, 1, 1), or three as in `core.factors`, give (O, I, h, w); linear ones (O, I).
+    Two factors (r, I, h, w) and (O, r, 1, 1), or three as in `core.arithmetic.factors`, give (O, I, h, w); linear ones (O, I).
     """
     if not isinstance(layer, nn.Sequential):
         weight = getattr(layer, "weight", None)

@@ -12,8 +12,9 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core import gallery, zoo
+from core import zoo
 from core.recipe import Recipe
+from core.studies import gallery
 from core.work import Work
 
 FOLDER = gallery.FOLDER / "students"

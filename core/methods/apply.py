@@ -49,13 +49,13 @@ class Context:
 
     def teacher_answers(self, teacher: str, images: int):
         """The teacher's logits (2, n, K) for the first n training pictures, as they are and mirrored; computed once and kept."""
-        from core import teachers
+        from core.keeping import teachers
 
         return teachers.answers(self._teacher(teacher), self.dataset, images, self.turn, self.report)
 
     def teacher_features(self, teacher: str, images: int):
         """What the teacher's classifier reads (2, n, W) of the first n training pictures, as they are and mirrored; kept like its answers."""
-        from core import teachers
+        from core.keeping import teachers
 
         return teachers.features(self._teacher(teacher), self.dataset, images, self.turn, self.report)
 
@@ -73,7 +73,7 @@ class Context:
         `clock` and `beside` are those of `core.training.fit`. Where the step has `checkpoint_activations`, they are computed twice.
         """
         from core import training
-        from core.activations import simulated
+        from core.arithmetic.activations import simulated
         from core.datasets.base import fitting
         from core.weights import trainable
 

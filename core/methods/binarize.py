@@ -33,8 +33,8 @@ class Binarize(Step):
 def apply(step: Binarize, subject, context) -> None:
     import torch
 
-    from core.grids import Signs
-    from core.signs import binary_inputs, means
+    from core.arithmetic.grids import Signs
+    from core.arithmetic.signs import binary_inputs, means
     from core.weights import Weight
 
     names = subject.chosen(step.layers)

@@ -29,7 +29,7 @@ class Cast(Step):
 
 @applies(Cast)
 def apply(step: Cast, subject, context) -> None:
-    from core.grids import Floats
+    from core.arithmetic.grids import Floats
     from core.weights import Weight
 
     for name in subject.chosen(step.layers):

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core import pruning, zoo
+from core import zoo
+from core.arithmetic import pruning
 from core.errors import BadRecipe
 from core.methods.apply import applies, fits
 from core.recipe import STRUCTURE, Step, layers_param, param, register
@@ -29,7 +30,7 @@ class ChannelPrune(Step):
       when nothing reads the channel any more (Molchanov et al. 2019, arXiv:1906.10771)
     - l1: Σ|w|, l2: Σw² (arXiv:1608.08710); bn_scale: Σ|γ| of its batch norms (arXiv:1708.06519)
     - entropy: Σ H over the filters that make it, H = −Σ p·log2 p of a filter's rectified activation on calibration
-      pictures (arXiv:1706.05791; exactly as in `core.pruning.filter_entropies`)
+      pictures (arXiv:1706.05791; exactly as in `core.arithmetic.pruning.filter_entropies`)
     - random: the control that every criterion must beat
 
     To compare layers (scope global), l1, l2, bn_scale and entropy are taken as shares of their layer's sum. With a threshold, channels of less
@@ -66,7 +67,7 @@ class ChannelPrune(Step):
 @fits(ChannelPrune)
 def removable_groups(step: ChannelPrune, subject) -> list:
     """The groups all of whose makers are chosen, and which the importance can rank; raises `BadRecipe` when none is left."""
-    from core import channels
+    from core.arithmetic import channels
 
     names = set(subject.chosen(step.layers))
     groups = channels.groups(subject.module, subject.architecture.input_size)
@@ -90,7 +91,7 @@ def removable_groups(step: ChannelPrune, subject) -> list:
 def apply(step: ChannelPrune, subject, context) -> None:
     import torch
 
-    from core import channels
+    from core.arithmetic import channels
 
     step.check_model(subject.architecture.model)
     subject.chosen(step.layers)  # patterns that match nothing are refused at any sparsity
@@ -128,7 +129,7 @@ def _score(step: ChannelPrune, groups: list, subject, context) -> list:
 
 def _magnitude(importance: str, groups: list, module) -> list:
     """Sums of |w|, w² or |γ| over each unit."""
-    from core import channels
+    from core.arithmetic import channels
 
     parts = [group.norms() if importance == "bn_scale" else group.weights() for group in groups]
     sizes = {}
@@ -140,7 +141,7 @@ def _magnitude(importance: str, groups: list, module) -> list:
 
 def _entropy(step: ChannelPrune, groups: list, subject, context) -> list:
     """Sums of the bits of the filters that make each unit."""
-    from core import channels
+    from core.arithmetic import channels
 
     paths = list(dict.fromkeys(part.layer for group in groups for part in group.makers()))
     bits = dict(zip(paths, pruning.filter_entropies(subject, paths, step.images, context), strict=True))
@@ -158,7 +159,7 @@ def _measure_taylor(groups: list, module, context, count: int) -> list:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from core import channels
+    from core.arithmetic import channels
 
     scores: list = [0] * len(groups)
     readers = {path: module.get_submodule(path).weight for path in {part.layer for group in groups for part in group.readers()}}
@@ -178,7 +179,7 @@ def select(step: ChannelPrune, scores: list[list[float]], widths: list[int]) -> 
 
     `widths` says how many channels a unit of each group has. At least one unit of each group stays.
     """
-    from core import channels
+    from core.arithmetic import channels
 
     counts = [len(score) for score in scores]
     if step.threshold is not None:

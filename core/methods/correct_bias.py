@@ -44,7 +44,7 @@ class CorrectBias(Step):
 def apply(step: CorrectBias, subject, context) -> None:
     import torch
 
-    from core.folding import layer_of, pairs, trace
+    from core.arithmetic.folding import layer_of, pairs, trace
     from core.weights import Weight, clone
 
     rounded = {name.rpartition(".")[0]: weight for name, weight in subject.weights.items() if weight.grid is not None and _touches(subject, name)}

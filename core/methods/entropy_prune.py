@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from core import pruning
+from core.arithmetic import pruning
 from core.methods.apply import applies
 from core.recipe import PRUNE, Step, choose, layers_param, param, register
 

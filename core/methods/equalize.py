@@ -31,7 +31,7 @@ class Equalize(Step):
 @fits(Equalize)
 def joined(step: Equalize, subject) -> list:
     """The pairs of layers that can be equalized; with a note where there are none."""
-    from core import equalizing
+    from core.arithmetic import equalizing
 
     found = equalizing.pairs(subject.module)
     if not found:
@@ -41,7 +41,7 @@ def joined(step: Equalize, subject) -> list:
 
 @applies(Equalize)
 def apply(step: Equalize, subject, context) -> None:
-    from core import equalizing
+    from core.arithmetic import equalizing
 
     found = joined(step, subject)
     if not found:

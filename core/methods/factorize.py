@@ -49,7 +49,7 @@ class Factorize(Step):
 @fits(Factorize)
 def replaceable_layers(step: Factorize, subject) -> list[str]:
     """The paths of the chosen layers that factors can stand in for; raises `BadRecipe` when that is none."""
-    from core.architecture import replaceable
+    from core.models.architecture import replaceable
 
     found, factors = replaceable(subject.module, subject.architecture.input_size), subject.architecture.factors
     chosen = (name.rpartition(".")[0] for name in subject.chosen(step.layers))
@@ -86,7 +86,7 @@ def apply(step: Factorize, subject, context) -> None:
 
 def _factors(step: Factorize, weight, rounds: int, turn) -> tuple[list, list] | None:
     """The form of a weight's factors, and their weights; None when they would not be smaller."""
-    from core import factors
+    from core.arithmetic import factors
 
     shape = tuple(weight.shape)
     if step.method == "tucker" and factors.spatial(shape):
@@ -117,8 +117,8 @@ def _install(made: dict, subject) -> None:
     """Put the factors in the module; a mask comes back where a factor is exactly 0."""
     import torch
 
-    from core.architecture import allocate
-    from core.factors import put_factors
+    from core.arithmetic.factors import put_factors
+    from core.models.architecture import allocate
     from core.weights import Weight
 
     masked = [path for path in made if subject.weights[f"{path}.weight"].mask is not None]

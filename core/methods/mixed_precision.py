@@ -60,8 +60,8 @@ def apply(step: MixedPrecision, subject, context) -> None:
 
 
 def _grid(value, bits: int, context):
-    from core.grids import Uniform
-    from core.ranges import fit
+    from core.arithmetic.grids import Uniform
+    from core.arithmetic.ranges import fit
     from core.weights import rows
 
     scale, zero = fit(rows(value), bits, True, "mse", sample=None if context.images_at_most is None else PREVIEW_SAMPLE)

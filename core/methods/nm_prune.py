@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core import pruning
+from core.arithmetic import pruning
 from core.errors import BadField
 from core.methods.apply import applies
 from core.recipe import PRUNE, STRUCTURE, Step, layers_param, param, register

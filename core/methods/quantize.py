@@ -147,7 +147,7 @@ def _others(subject, names: list[str]) -> dict:
 
 def _round_activations(step: Quantize, subject, context) -> None:
     """Grids for the values around every layer whose weights are on one. What an earlier step gave the values around other layers stays."""
-    from core.activations import dynamic, inputs_of, observe, sites
+    from core.arithmetic.activations import dynamic, inputs_of, observe, sites
 
     on_grids = {name for name, weight in subject.weights.items() if weight.grid is not None}
     mine = on_grids.intersection(subject.chosen(step.layers))
@@ -201,13 +201,13 @@ def _model_grids(values: dict, step: Quantize, sample: int | None, turn) -> dict
 
 
 def _fit(rows, step: Quantize, sample: int | None, turn):
-    from core.ranges import fit
+    from core.arithmetic.ranges import fit
 
     return fit(rows, step.weight_bits, step.symmetric, step.clipping, step.scale == "power_of_two", sample, turn)
 
 
 def _on_grid(value, scale, zero, step: Quantize, turn, group: int | None = None):
-    from core.grids import Uniform
+    from core.arithmetic.grids import Uniform
 
     with turn():
         return Uniform.of(value, scale, zero, step.weight_bits, step.symmetric, group)

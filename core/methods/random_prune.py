@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core import pruning
+from core.arithmetic import pruning
 from core.methods.apply import applies
 from core.recipe import PRUNE, Step, layers_param, param, register
 

@@ -54,8 +54,8 @@ class RoundAdaptively(Step):
 def apply(step: RoundAdaptively, subject, context) -> None:
     import torch
 
-    from core.grids import Uniform
-    from core.pruning import listed
+    from core.arithmetic.grids import Uniform
+    from core.arithmetic.pruning import listed
 
     names = [name for name, weight in subject.weights.items() if isinstance(weight.grid, Uniform) and _call(subject, name) is not None]
     if not names:

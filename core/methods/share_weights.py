@@ -51,7 +51,7 @@ def too_small(step: ShareWeights, subject) -> list[str]:
 
 @applies(ShareWeights)
 def apply(step: ShareWeights, subject, context) -> None:
-    from core.grids import Codebook
+    from core.arithmetic.grids import Codebook
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
@@ -79,7 +79,7 @@ def _entries(values: list, step: ShareWeights, context):
     import numpy as np
     import torch
 
-    from core.clusters import centres
+    from core.arithmetic.clusters import centres
     from core.weights import flat
 
     rows = [flat(value).numpy() for value in values]
@@ -94,7 +94,7 @@ def _together(rows: list, turn):
     """The rows one behind the other, (n,) float32."""
     import numpy as np
 
-    from core.clusters import pieces
+    from core.arithmetic.clusters import pieces
 
     whole, end = np.empty(sum(row.size for row in rows), np.float32), 0
     for part in (part for row in rows for part in pieces(row)):
@@ -105,11 +105,11 @@ def _together(rows: list, turn):
 
 
 def _codes(value, entries, turn):
-    """What `core.grids.nearest` gives, a piece at a time."""
+    """What `core.arithmetic.grids.nearest` gives, a piece at a time."""
     import torch
 
-    from core.clusters import pieces
-    from core.grids import nearest
+    from core.arithmetic.clusters import pieces
+    from core.arithmetic.grids import nearest
     from core.weights import flat, unflat
 
     made = []

@@ -77,7 +77,7 @@ def apply(step: Student, subject, context) -> None:
     subject.module, subject.architecture, subject.weights = fresh.module, fresh.architecture, fresh.weights
     subject.activations.clear()
     if whole:
-        from core.channels import whole_because
+        from core.arithmetic.channels import whole_because
 
         subject.notes.append(f"student left {whole} layers at full width, because {whole_because(model)}.")
     momenta = [layer.momentum for layer in fresh.module.modules() if getattr(layer, "running_var", None) is not None]
@@ -104,8 +104,8 @@ _LAST: dict[tuple, tuple] = {}
 def _made(model: str, classes: int, input_size: int, width: float, seed: int):
     import torch
 
-    from core import channels
-    from core.architecture import Architecture
+    from core.arithmetic import channels
+    from core.models.architecture import Architecture
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def _narrow(module, groups: list, width: float) -> None:
     """Take the last channels of every group, and scale what reads fewer numbers than before."""
     import torch
 
-    from core import channels
+    from core.arithmetic import channels
     from core.weights import weights_of
 
     before = {name: parameter[0].numel() for name, parameter in weights_of(module)}

@@ -35,8 +35,8 @@ class Ternarize(Step):
 def apply(step: Ternarize, subject, context) -> None:
     import torch
 
-    from core.grids import Signs, at_once
-    from core.signs import binary_inputs
+    from core.arithmetic.grids import Signs, at_once
+    from core.arithmetic.signs import binary_inputs
     from core.weights import Weight
 
     names = subject.chosen(step.layers)
@@ -54,8 +54,8 @@ def apply(step: Ternarize, subject, context) -> None:
 
 def _fit(value, mask, scaling: str) -> tuple:
     """Δ and α of a weight (C, …), or of some of its outputs."""
-    from core.grids import above
-    from core.signs import means
+    from core.arithmetic.grids import above
+    from core.arithmetic.signs import means
 
     sizes, kept = value.abs(), None if mask is None else mask.float()
     threshold = DELTA * means(sizes, kept, scaling)

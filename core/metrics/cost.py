@@ -18,8 +18,8 @@ from torchvision.models.maxvit import RelativePositionalMultiHeadAttention, Swap
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import Permute, StochasticDepth
 
-from core.architecture import probe
-from core.remembered import Remembered
+from core.keeping.remembered import Remembered
+from core.models.architecture import probe
 from core.weights import nonzeros
 
 REMEMBERED = 256  # networks

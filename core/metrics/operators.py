@@ -2,7 +2,7 @@
 
 A forward pass on the meta device is watched below the modules, so additions, concatenations and attention are seen as well as layers.
 What a runtime folds away is left out: batch norm behind a convolution, ReLU behind what it follows, and views. Multiply-adds come from
-torch's own formulas (`torch.utils.flop_counter`). `core.roofline` turns the operators into an estimate.
+torch's own formulas (`torch.utils.flop_counter`). `core.targets.roofline` turns the operators into an estimate.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from core.architecture import probe
-from core.remembered import Remembered
-from core.roofline import CONVOLUTION, DEPTHWISE, ELEMENTWISE, GROUPED, LINEAR, MOVE, POOLING, Operator
+from core.keeping.remembered import Remembered
+from core.models.architecture import probe
+from core.targets.roofline import CONVOLUTION, DEPTHWISE, ELEMENTWISE, GROUPED, LINEAR, MOVE, POOLING, Operator
 
 REMEMBERED = 64  # networks
 NORMALISING = ("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm")

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from core import artifact, huffman
-from core.coding import histogram
-from core.grids import Codebook
+from core import artifact
+from core.arithmetic.grids import Codebook
+from core.packed import huffman
+from core.packed.coding import histogram
 from core.recipe import Recipe
 from core.weights import Compressed, Weight, flat, nonzeros
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import core.methods  # noqa: F401  (registers the steps)
-from core import gallery
 from core.datasets import DATASETS
 from core.recipe import Recipe
 from core.registry import Registry
+from core.studies import gallery
 
 MNIST_FIRST = ("mnist", "fashion_mnist_full")  # where MNIST is here it is taken, as the papers did
 FASHION = ("fashion_mnist_full",)

@@ -11,7 +11,7 @@ from core.charts import Theme
 from core.datasets import DATASETS
 from core.papers.classics import ACCURACY, ERROR, Paper, Published
 from core.papers.reproduced import Line, Standing
-from core.points import bytes_words, signed, times_words
+from core.studies.points import bytes_words, signed, times_words
 
 PUBLISHED, OURS = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core import gallery, zoo
+from core import zoo
 from core.datasets import DATASETS
 from core.errors import NotHere
 from core.papers.classics import PAPERS, Paper, Row
 from core.store import COMPLETE, Store
+from core.studies import gallery
 from core.work import MEASURED_SPLITS, Work
 
 FILE = gallery.FOLDER / "papers.json"
@@ -130,7 +131,7 @@ def _predicted(run: Mapping, store: Store | None) -> bytes | None:
 
 @functools.cache
 def runs() -> list[dict]:
-    """The shipped runs as `core.gallery.runs` has them; empty before the first build."""
+    """The shipped runs as `core.studies.gallery.runs` has them; empty before the first build."""
     return [gallery.with_labels(row) for row in _stored()]
 
 

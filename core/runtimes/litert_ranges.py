@@ -14,7 +14,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import fx
 
-from core.folding import LARGEST_BIAS, SMALLEST_SCALE
+from core.arithmetic.folding import LARGEST_BIAS, SMALLEST_SCALE
 
 LARGEST = 3e38  # beyond it lies what pads a picture before its largest values are taken
 NEAR = 1e-4  # of a tensor's spread: how far two ways to compute the same values may be apart
@@ -81,7 +81,7 @@ def _alike(mine: np.ndarray, other: np.ndarray) -> bool:
 def _weights(opened: Interpreter, computed: dict[int, tuple], network: fx.GraphModule, scales: dict[str, list[float]]) -> Iterator[tuple]:
     """(index, dimension of the output channels, the largest value (C,) of its centred grid) of each weight of a convolution or linear layer.
 
-    A channel whose weights are too small for its bias to be an int32 at their scale gets a coarser one, as in `core.folding`.
+    A channel whose weights are too small for its bias to be an int32 at their scale gets a coarser one, as in `core.arithmetic.folding`.
     """
     layers = {path: _rows(network.get_submodule(path).weight.detach().numpy()) for path in scales}  # (C, n)
     for operator in opened._get_ops_details():

@@ -1,7 +1,7 @@
 """ONNX files and ONNX Runtime: export as float32, export as int8 on the recipe's own grids, and run what was exported.
 
 Initialisers carry the module's own parameter names ("layer1.0.conv1.weight"), since batch norm is folded before the
-export. An int8 file holds QuantizeLinear / DequantizeLinear pairs at the sites of `core.activations`, weights as int8 and
+export. An int8 file holds QuantizeLinear / DequantizeLinear pairs at the sites of `core.arithmetic.activations`, weights as int8 and
 biases as int32; ONNX Runtime turns those into integer kernels. Exporting never changes a model.
 """
 
@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from core.activations import along_moves, fake_quantized, input_scales, simulated
-from core.folding import Integers, fold, install, integers, layer_of, trace
-from core.grids import Uniform
+from core.arithmetic.activations import along_moves, fake_quantized, input_scales, simulated
+from core.arithmetic.folding import Integers, fold, install, integers, layer_of, trace
+from core.arithmetic.grids import Uniform
 from core.metrics.operators import plain_attention
 from core.weights import weights_of
 

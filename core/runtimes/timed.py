@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import kept
 from core.errors import BadInput, NotHere
+from core.keeping import kept
 from core.metrics.latency import EAGER, FLOAT32, INT8, LITERT, LITERT_INT8, signature
 from core.registry import Registry
 from core.runtimes import litert
@@ -48,7 +48,7 @@ class Timed:
     ready: Callable[[Compressed, int, int], tuple[Callable[[], object], int | None]]
     refusal: Callable[[Compressed, int], str | None] = lambda subject, batch: None
     on_grids: bool = False
-    profiled: bool = False  # by `core.operators`
+    profiled: bool = False  # by `core.timing.operators`
     prepare: Callable[[Compressed, Callable], object] | None = None
     beside: str | None = None
     missing: Callable[[], NotHere | None] = lambda: None

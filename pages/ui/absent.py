@@ -120,9 +120,9 @@ def _leave_when_done(row: dict | None) -> None:
 
 def seconds(view: View, size: int) -> float:
     """A careful guess at how long training on pictures of `size` × `size` takes: the project's own epochs on this dataset, by the model's arithmetic."""
-    from core import checkpoints
     from core.datasets import load
-    from core.known import seconds_a_picture
+    from core.models import checkpoints
+    from core.studies.known import seconds_a_picture
 
     data = load(view.dataset)
     pictures = len(data.split("train")) + len(data.split("calibration"))

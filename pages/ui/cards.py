@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from core.points import PREVIEW, bytes_words, count_words, how_timed, indistinct, signed
+from core.studies.points import PREVIEW, bytes_words, count_words, how_timed, indistinct, signed
 
 
 def cards(here: Mapping | None, baseline: Mapping | None, waiting: bool, stale: bool = False) -> None:

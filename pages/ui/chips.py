@@ -9,8 +9,8 @@ from html import escape
 import streamlit as st
 
 from core.errors import BadInput
-from core.points import step_words
 from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step, params
+from core.studies.points import step_words
 from pages.ui import acts, edits, fields, floor, state
 from pages.ui.link import View
 

@@ -6,10 +6,11 @@ import functools
 
 import streamlit as st
 
-from core import gallery, zoo
+from core import zoo
 from core.lessons import answers
-from core.points import value_words
 from core.recipe import Recipe
+from core.studies import gallery
+from core.studies.points import value_words
 from pages.ui import acts, chips, edits, floor, follow, services, state, sweep, words
 from pages.ui.link import View
 from pages.ui.slider import RELEASE, slider

@@ -7,10 +7,10 @@ from html import escape
 
 import streamlit as st
 
-from core import devices, measured_there
-from core.devices import KINDS, Device
 from core.errors import BadInput, ParetoscopeError
 from core.store import COMPLETE
+from core.targets import devices, measured_there
+from core.targets.devices import KINDS, Device
 from pages.ui import services, state
 from pages.ui.link import View
 

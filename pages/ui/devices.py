@@ -6,14 +6,14 @@ from html import escape
 
 import streamlit as st
 
-from core import device_charts, estimates, measured_there
-from core.devices import Device
-from core.devices import devices as known_devices
 from core.errors import ParetoscopeError
-from core.estimates import Answer
-from core.graphs import Graph, Operators
-from core.points import bytes_words, ms_words
-from core.points import words as recipe_words
+from core.studies.points import bytes_words, ms_words
+from core.studies.points import words as recipe_words
+from core.targets import device_charts, estimates, measured_there
+from core.targets.devices import Device
+from core.targets.devices import devices as known_devices
+from core.targets.estimates import Answer
+from core.targets.graphs import Graph, Operators
 from pages.ui import device_forms, examine, refusals, services, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look

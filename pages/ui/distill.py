@@ -12,12 +12,12 @@ import streamlit as st
 from core import zoo
 from core.datasets import DATASETS
 from core.errors import ParetoscopeError
-from core.known import Known
 from core.lessons import answers, students
 from core.lessons import charts as distill_charts
 from core.lessons.students import SEEDS, Curve, Lesson
-from core.points import count_words
 from core.store import COMPLETE, OPEN
+from core.studies.known import Known
+from core.studies.points import count_words
 from core.work import Work
 from pages.ui import choices, fields, lesson, link, services, state, taught_words, words
 from pages.ui.chart import THEME, chart

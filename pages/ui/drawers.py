@@ -7,11 +7,11 @@ import json
 
 import streamlit as st
 
-from core import study, study_report
-from core.axes import AXES, ON_DEVICE
-from core.known import Shelf
-from core.letters import LETTERS
-from core.points import count_words, indistinct, signed, times_words
+from core.studies import study, study_report
+from core.studies.axes import AXES, ON_DEVICE
+from core.studies.known import Shelf
+from core.studies.letters import LETTERS
+from core.studies.points import count_words, indistinct, signed, times_words
 from pages.ui import acts, services, state
 from pages.ui.frame import guard
 from pages.ui.link import View

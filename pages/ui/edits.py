@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from core import gallery
 from core.recipe import GRID, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, params
+from core.studies import gallery
 
 ORDER = {STRUCTURE: 0, PRUNE: 1, TRAIN: 2, GRID: 3, REPAIR: 4}  # where a new step goes, if nobody says otherwise
 JUST_BEFORE_GRID = 2.5

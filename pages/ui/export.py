@@ -13,10 +13,10 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.exports import FORMATS, Export, Format, Record
 from core.exports.export import WANTS_INT8, refusal
-from core.known import Known
-from core.points import bytes_words, words
 from core.recipe import Recipe, step_from_json
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN
+from core.studies.known import Known
+from core.studies.points import bytes_words, words
 from pages.ui import edits, follow, refusals, services, state
 from pages.ui import words as said
 from pages.ui.frame import guard

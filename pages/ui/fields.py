@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from core.points import is_share, value_words
 from core.recipe import Param, Step, params
+from core.studies.points import is_share, value_words
 from pages.ui import state
 from pages.ui.slider import RELEASE, slider
 

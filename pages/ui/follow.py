@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import Cancelled, ParetoscopeError
-from core.known import Known, seconds_a_picture
-from core.points import PREVIEW, int8, point, timed
 from core.recipe import Recipe
 from core.store import CANCELLED, COMPLETE, OPEN, SUPERSEDED
+from core.studies.known import Known, seconds_a_picture
+from core.studies.points import PREVIEW, int8, point, timed
 from core.work import Work
 from pages.ui import edits, state
 

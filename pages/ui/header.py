@@ -6,7 +6,7 @@ import streamlit as st
 
 from core import zoo
 from core.datasets import DATASETS
-from core.points import count_words
+from core.studies.points import count_words
 from pages.ui import own, services, state
 from pages.ui.cards import baseline_line
 from pages.ui.link import View

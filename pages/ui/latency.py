@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import timing_charts
 from core.errors import ParetoscopeError
-from core.letters import LETTERS
 from core.metrics.latency import verdict
-from core.points import words as recipe_words
 from core.recipe import Recipe
 from core.runtimes import litert
 from core.runtimes.timed import RUNTIMES
-from core.timings import BATCHES, Timings, reason
+from core.studies.letters import LETTERS
+from core.studies.points import words as recipe_words
+from core.timing import timing_charts
+from core.timing.timings import BATCHES, Timings, reason
 from core.work import Work
 from pages.ui import examine, follow, refusals, services, state, words
 from pages.ui.chart import THEME, chart

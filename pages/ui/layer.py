@@ -7,8 +7,8 @@ import streamlit as st
 from core.layers import charts as layer_charts
 from core.layers.facts import Layers
 from core.layers.sensitivity import layers_of
-from core.points import bytes_words, count_words
-from core.points import words as recipe_words
+from core.studies.points import bytes_words, count_words
+from core.studies.points import words as recipe_words
 from pages.ui import examine, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look

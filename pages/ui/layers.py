@@ -7,11 +7,11 @@ import dataclasses
 import streamlit as st
 
 from core import zoo
-from core.known import seconds_a_picture
 from core.layers import charts as layer_charts
 from core.layers.facts import Layers
 from core.layers.sensitivity import Sensitivity, layers_of, measurable
 from core.recipe import STEPS, Step
+from core.studies.known import seconds_a_picture
 from pages.ui import edits, examine, layer, refusals, services, state, use_layers, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look

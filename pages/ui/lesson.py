@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from core import zoo
 from core.cluster import SLIDER
 from core.datasets import load
-from core.known import Known, seconds_a_picture
 from core.lessons import answers, students
 from core.lessons.students import Curve, Lesson
 from core.store import COMPLETE, OPEN
+from core.studies.known import Known, seconds_a_picture
 from core.work import Work
 from pages.ui import refusals, services, state
 

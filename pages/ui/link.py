@@ -17,10 +17,10 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import zoo
 from core.charts import AXES
 from core.datasets import DATASETS
-from core.devices import devices
 from core.errors import BadInput
 from core.pareto import MAX, MIN, Limit
 from core.recipe import MAX_STEPS, STEPS, Param, Recipe, Step, params
+from core.targets.devices import devices
 from core.work import Work
 from pages.ui import choices, looked_at, timed_at
 

@@ -9,9 +9,9 @@ import streamlit as st
 
 from core import charts, pareto
 from core.errors import ParetoscopeError
-from core.known import Known
-from core.points import MEASURED, PREVIEW
 from core.recipe import Recipe
+from core.studies.known import Known
+from core.studies.points import MEASURED, PREVIEW
 from core.work import Work
 from pages.ui import acts, controls, floor, on_device, services, state, words
 from pages.ui.cards import cards

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from core import estimates, measured_there
-from core.axes import ON_DEVICE
-from core.devices import devices
+from core.studies.axes import ON_DEVICE
+from core.targets import estimates, measured_there
+from core.targets.devices import devices
 from pages.ui import services
 from pages.ui.link import View
 

@@ -15,7 +15,7 @@ from core.datasets.brought import name_of
 from core.datasets.folder import EXPECTED
 from core.datasets.preparation import Preparation
 from core.errors import BadField, BadInput, ParetoscopeError
-from core.importing import CONVERT, QUESTION, Import, class_names, upload
+from core.models.importing import CONVERT, QUESTION, Import, class_names, upload
 from core.store import COMPLETE, FAILED, OPEN
 from pages.ui import services, state
 from pages.ui.follow import LATER

@@ -30,7 +30,7 @@ def cluster():
 @st.cache_resource(show_spinner=False)
 def shelf():
     """Every measured run as flat rows, the gallery's among them. Shared: do not change the rows."""
-    from core.known import Shelf
+    from core.studies.known import Shelf
 
     return Shelf.of(store())
 
@@ -45,7 +45,7 @@ def examined(identity: str) -> dict | None:
 
 def forget(identity: str) -> None:
     """Drop what was measured under this identity, so that it can be measured again."""
-    from core import kept
+    from core.keeping import kept
 
     kept.drop(kept.path_of("layers", f"{identity}.json"))
     _examined.clear(identity)
@@ -53,7 +53,7 @@ def forget(identity: str) -> None:
 
 @st.cache_resource(show_spinner=False, max_entries=48)
 def _examined(identity: str) -> dict:
-    from core import kept
+    from core.keeping import kept
 
     found = kept.get_json("layers", f"{identity}.json")
     if found is None:
@@ -90,7 +90,7 @@ def settle(connected: bool) -> None:
 
 
 def graph(key: str | None):
-    """The `core.graphs.Graph` of that key, while it is kept. Shared: it does not change."""
+    """The `core.targets.graphs.Graph` of that key, while it is kept. Shared: it does not change."""
     try:
         return _graph(key)
     except LookupError:
@@ -99,7 +99,7 @@ def graph(key: str | None):
 
 @st.cache_resource(show_spinner=False, max_entries=256)
 def _graph(key: str | None):
-    from core import graphs
+    from core.targets import graphs
 
     found = graphs.find(key)
     if found is None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from core import size_charts
-from core.points import bytes_words
-from core.points import words as recipe_words
-from core.size_parts import SizeParts, by_kind
+from core.packed import size_charts
+from core.packed.size_parts import SizeParts, by_kind
+from core.studies.points import bytes_words
+from core.studies.points import words as recipe_words
 from pages.ui import examine, layer, refusals, state, words
 from pages.ui.chart import THEME, chart
 from pages.ui.examine import Look

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from html import escape
 
 from core.lessons.students import SEEDS, TEMPERATURES, Curve, Lesson, Spread
-from core.points import bytes_words, count_words, signed, times_words
 from core.store import CANCELLED, COMPLETE, FAILED
+from core.studies.points import bytes_words, count_words, signed, times_words
 
 SIDES = {"taught": "With the teacher", "alone": "Alone"}
 STAGES = {"train": "training", "evaluate": "evaluating", "compress": "asking the teacher"}

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.jobs.turns import core_count
 from core.runtimes.timed import RUNTIMES, USUAL
-from core.timings import BATCHES
-from core.turns import core_count
+from core.timing.timings import BATCHES
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import streamlit as st
 from core.errors import ParetoscopeError
 from core.layers.facts import pattern
 from core.layers.sensitivity import layers_of
-from core.points import step_words
 from core.recipe import Recipe, Step
+from core.studies.points import step_words
 from pages.ui import edits, state
 from pages.ui.link import View
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from core import points
 from core.charts import AXES
 from core.metrics.latency import INT8
 from core.pareto import MAX, Answer, Limit
-from core.points import PREVIEW, how_timed, indistinct, signed
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
+from core.studies import points
+from core.studies.points import PREVIEW, how_timed, indistinct, signed
 
 SIMULATED = "simulated"
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from core.jobs.turns import Turns
 from core.store import CANCELLED
-from core.turns import Turns
 from tests.core.test_cancelling import RECIPES, cluster, computing, state, until  # noqa: F401  (a fixture among them)
 
 pytestmark = pytest.mark.benchmark

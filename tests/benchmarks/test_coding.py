@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from core import engine, gallery
-from core.coding import Coded, Positions
-from core.entries import plan
+from core import engine
 from core.errors import BadRecipe
+from core.packed.coding import Coded, Positions
+from core.packed.entries import plan
 from core.recipe import TRAIN, Recipe
+from core.studies import gallery
 from core.work import Work
-from tests.core.test_coding import stream_entropy
+from tests.core.packed.test_coding import stream_entropy
 
 pytestmark = pytest.mark.benchmark
 MORE = 0.01  # of the entropy

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import core.methods  # noqa: F401  (registers the steps)
-from core import gallery, zoo
-from core.architecture import Architecture
+from core import zoo
 from core.datasets import load
 from core.methods.apply import Context, apply
 from core.metrics.accuracy import evaluate, paired_difference
+from core.models.architecture import Architecture
 from core.recipe import step_from_json
+from core.studies import gallery
 from core.weights import Compressed
 
 pytestmark = pytest.mark.benchmark

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core import calibration
-from core.turns import Turns
+from core.jobs.turns import Turns
+from core.targets import calibration
 
 MOST = 0.25  # median absolute error
 PASSES = 2  # the calmer time of each architecture counts

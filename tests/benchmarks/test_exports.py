@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 import zstandard
 
-from core import artifact, engine, gallery
+from core import artifact, engine
 from core.recipe import GRID
+from core.studies import gallery
 from core.weights import Compressed, clone
 from core.work import Work
 

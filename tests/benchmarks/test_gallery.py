@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from core.gallery import runs
 from core.home import ASSETS
 from core.recipe import TRAIN, Recipe
+from core.studies.gallery import runs
 from core.work import Work
 
 pytestmark = pytest.mark.benchmark

@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from core import engine, gallery
+from core import engine
+from core.jobs.turns import Turns
 from core.metrics import latency
 from core.metrics.latency import EAGER, FLOAT32
-from core.points import words
 from core.recipe import Recipe
-from core.turns import Turns
+from core.studies import gallery
+from core.studies.points import words
 from core.work import Work
 
 TRIES, WITHIN, LEAST = 10, 0.05, 9

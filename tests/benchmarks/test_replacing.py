@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from core.jobs.turns import Turns
 from core.store import COMPLETE
-from core.turns import Turns
 from tests.core.test_cancelling import cluster, computing, state, until  # noqa: F401  (a fixture among them)
 
 pytestmark = pytest.mark.benchmark

@@ -11,10 +11,11 @@ import functools
 import onnx
 import pytest
 
-from core import engine, gallery
+from core import engine
 from core.exports import FORMATS, Export, make
 from core.exports.export import MOST_DISAGREEMENT, refusal
-from core.turns import Turns
+from core.jobs.turns import Turns
+from core.studies import gallery
 from core.work import Work
 
 PRESETS = ("four_bits", "cliff", "int8", "fast", "fiftieth", "small")

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import core.methods  # noqa: F401  (registers the steps)
-from core import gallery, pruning, zoo
-from core.architecture import Architecture
+from core import zoo
+from core.arithmetic import pruning
 from core.datasets import load
 from core.methods import student
 from core.methods.apply import Context, apply
+from core.models.architecture import Architecture
 from core.recipe import STEPS, TRAIN, params
 from core.recompute import Recomputed
+from core.studies import gallery
 from core.weights import Compressed
 
 pytestmark = pytest.mark.benchmark

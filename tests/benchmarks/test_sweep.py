@@ -45,9 +45,9 @@ def most_at_once(history: Path, since: float) -> int:
 
 def test_a_sweep_keeps_the_cores_busy_and_no_more(tmp_path, monkeypatch):
     from core.cluster import connect
-    from core.connection import running_office
+    from core.jobs.connection import running_office
+    from core.jobs.turns import core_count
     from core.store import COMPLETE
-    from core.turns import core_count
 
     history = tmp_path / "history"
     history.mkdir()

@@ -18,7 +18,7 @@ def five_layer_checkpoint():
 @pytest.fixture
 def subject(five_layer_checkpoint):
     """A fresh state of that checkpoint, to change at will."""
-    from core.architecture import Architecture
+    from core.models.architecture import Architecture
     from core.weights import Compressed
 
     architecture = Architecture(five_layer_checkpoint.model, five_layer_checkpoint.classes, five_layer_checkpoint.input_size)
@@ -37,8 +37,8 @@ def context(five_layer_checkpoint):
 def cluster(tmp_path_factory):
     """A cluster on the real engine, with a home and lock files of the module's own, and two cores whatever the machine has."""
     from core.cluster import connect
-    from core.connection import stop_office
     from core.errors import ClusterError
+    from core.jobs.connection import stop_office
 
     place = tmp_path_factory.mktemp("cluster")
     with pytest.MonkeyPatch.context() as patch:

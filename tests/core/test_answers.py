@@ -56,7 +56,7 @@ def test_the_cluster_asks_a_checkpoint_that_has_no_answers_shipped(five_layer_ch
     import contextlib
     from types import SimpleNamespace
 
-    from core import tasks
+    from core.jobs import tasks
 
     turns = []
     job = SimpleNamespace(turn=lambda: turns.append(1) or contextlib.nullcontext())

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import artifact, zoo
-from core.architecture import Architecture
+from core.arithmetic.grids import Uniform
 from core.errors import ParetoscopeError
-from core.grids import Uniform
+from core.models.architecture import Architecture
 from core.recipe import Recipe
 from core.weights import ActivationGrid, Compressed, Weight
 from tests.random_states import FIVE, ONE, check_same, grid_of, random_mask, random_subject, set_states

@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import artifact, binned
-from core.architecture import Architecture
-from core.entries import FIELDS, STREAMS
+from core import artifact
+from core.arithmetic.grids import FLOATS, Codebook, Floats, Signs, Uniform, nearest
 from core.errors import BadArtifact
-from core.grids import FLOATS, Codebook, Floats, Signs, Uniform, nearest
+from core.models.architecture import Architecture
+from core.packed import binned
+from core.packed.entries import FIELDS, STREAMS
 from core.recipe import Recipe
 from core.weights import ActivationGrid, Compressed, Weight
 from tests.random_states import FIVE, check_same, grid_of, random_mask, random_subject, same_bits, set_states

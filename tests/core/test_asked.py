@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from core import timings
 from core.exports import FORMATS, Export, export
-from core.graphs import Operators
 from core.layers.facts import Layers
+from core.packed.size_parts import SizeParts
 from core.recipe import Recipe
-from core.size_parts import SizeParts
-from core.timings import Timings
+from core.targets.graphs import Operators
+from core.timing import timings
+from core.timing.timings import Timings
 from core.work import Work
 
 RECIPE = Recipe.from_json({"steps": [{"step": "magnitude_prune", "sparsity": 0.8}, {"step": "finetune", "epochs": 1}]})

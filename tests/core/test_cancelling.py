@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from core.cluster import connect
-from core.connection import stop_office
 from core.errors import ClusterError
+from core.jobs.connection import stop_office
+from core.jobs.turns import Turns
 from core.recipe import Recipe
 from core.store import CANCELLED, COMPLETE, RUNNING
-from core.turns import Turns
 from core.work import Work
 
 pytestmark = pytest.mark.alone

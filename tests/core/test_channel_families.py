@@ -10,13 +10,14 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core import channels, zoo
-from core.architecture import Architecture
+from core import zoo
+from core.arithmetic import channels
 from core.datasets import load
 from core.errors import BadRecipe
 from core.methods.apply import Context, apply
 from core.methods.channel_prune import ChannelPrune
 from core.metrics import cost
+from core.models.architecture import Architecture
 from core.recipe import Recipe, params
 from core.weights import Compressed
 from core.work import Work

@@ -10,14 +10,15 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core import channels, zoo
-from core.architecture import Architecture
+from core import zoo
+from core.arithmetic import channels
 from core.datasets import load
 from core.errors import BadField, BadRecipe
 from core.methods.apply import Context, apply
 from core.methods.channel_prune import ChannelPrune, _measure_taylor, select
 from core.methods.magnitude_prune import MagnitudePrune
 from core.metrics import cost
+from core.models.architecture import Architecture
 from core.recipe import Recipe
 from core.weights import Compressed
 

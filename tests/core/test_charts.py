@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from core import charts, pareto
-from core.points import FAMILIES
+from core.studies.points import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from core.cluster import connect
-from core.connection import Connection, running_office, stop_office
 from core.errors import BadInput, Cancelled, ClusterError, UnknownName
+from core.jobs.connection import Connection, running_office, stop_office
 from core.store import CANCELLED, COMPLETE, FAILED, OPEN, RUNNING, SUPERSEDED, WAITING, Store
 from tests.core.slow_engine import Act, Work
 
@@ -348,7 +348,7 @@ def test_everything_listens_on_the_loopback_alone(cluster):
 def test_the_office_is_on_its_own_and_alone(cluster, settings):
     office = psutil.Process(running_office()["pid"])
     assert os.getsid(office.pid) == office.pid != os.getsid(0)
-    second = subprocess.run([sys.executable, "-m", "core.office"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    second = subprocess.run([sys.executable, "-m", "core.jobs.office"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 0 and "already" in second.stderr
     assert running_office()["pid"] == office.pid
 
@@ -423,7 +423,7 @@ def test_stopped_on_purpose_it_stays_down_until_it_is_needed(cluster, settings):
 
 def test_it_ends_when_nobody_needs_it(settings):
     variables = os.environ | {"PARETOSCOPE_HOME": str(settings / "idle")}  # of that process alone: a client that is left of another test must not find it
-    office = subprocess.Popen([sys.executable, "-m", "core.office", "--idle-timeout", "0.01"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
+    office = subprocess.Popen([sys.executable, "-m", "core.jobs.office", "--idle-timeout", "0.01"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
     try:
         said = office.communicate(timeout=240)[1]
     finally:
@@ -453,7 +453,7 @@ def test_any_dask_scheduler_will_do(settings, monkeypatch, tmp_path):
         address = wait_for(lambda: (tmp_path / "scheduler.json").exists() and (tmp_path / "scheduler.json").read_text())
         address = json.loads(address)["address"]
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", "--no-nanny"]
-        started.append(subprocess.Popen([*worker, "--preload", "core.tasks"], env=paths, cwd=tmp_path, stderr=subprocess.DEVNULL))
+        started.append(subprocess.Popen([*worker, "--preload", "core.jobs.tasks"], env=paths, cwd=tmp_path, stderr=subprocess.DEVNULL))
         monkeypatch.setenv("PARETOSCOPE_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("PARETOSCOPE_SCHEDULER", address)
         cluster = connect()
@@ -477,5 +477,5 @@ def test_any_dask_scheduler_will_do(settings, monkeypatch, tmp_path):
 
 
 def test_the_client_imports_no_torch():
-    command = "import sys, core.cluster, core.tasks, core.scribe, core.office; sys.exit('torch' in sys.modules)"
+    command = "import sys, core.cluster, core.jobs.tasks, core.jobs.scribe, core.jobs.office; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=False).returncode == 0

@@ -8,8 +8,8 @@ import torch_pruning
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.architecture import Architecture
 from core.metrics import cost
+from core.models.architecture import Architecture
 
 
 def by_torch(module, input_size):

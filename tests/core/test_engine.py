@@ -7,8 +7,9 @@ import contextlib
 import numpy as np
 import pytest
 
-from core import engine, kept, prefixes
+from core import engine
 from core.errors import BadField, BadRecipe, Cancelled, NotHere, UnknownName
+from core.keeping import kept, prefixes
 from core.recipe import Recipe
 from core.work import Work
 from tests import five_layers
@@ -219,10 +220,12 @@ def test_a_missing_checkpoint_names_the_command_that_trains_one():
 
 def test_large_models_give_way_after_64_pictures():
     """Evaluating, watching while training, training, and asking a teacher: a waiting preview waits for one batch of these."""
-    from core import checkpoints, teachers, training, zoo
-    from core.architecture import Architecture
+    from core import training, zoo
     from core.datasets import load
+    from core.keeping import teachers
     from core.methods import apply as methods
+    from core.models import checkpoints
+    from core.models.architecture import Architecture
     from core.weights import Compressed
 
     for model, pictures, batches in (("resnet50", 100, {64, 36}), ("squeezenet1_1", 300, {250, 50})):

@@ -7,13 +7,13 @@ import signal
 
 import pytest
 
-from core import kept
+from core.keeping import kept
 from core.layers.facts import Layers
 from core.layers.sensitivity import Sensitivity
 from core.recipe import STEPS, Recipe
 from core.store import CANCELLED, COMPLETE, RUNNING, SUPERSEDED
 from core.work import Work
-from tests.core.test_cluster import becomes, wait_for, worker_pids
+from tests.core.test_cluster import becomes, worker_pids
 
 pytestmark = pytest.mark.slow
 MODEL, DATA, COUNT = "squeezenet1_1", "digits", 26  # layers: few, because each cell of a table is a model of its own

@@ -110,7 +110,7 @@ def test_a_damaged_file_is_named(cache, damage):
 
 
 def test_a_training_from_them_says_so_on_its_card(cache, home):
-    from core import checkpoints
+    from core.models import checkpoints
 
     stand_in(cache, "squeezenet1_1")
     made = checkpoints.train("squeezenet1_1", "digits", epochs=1, start="imagenet", learning_rate=1e-6, command="-")

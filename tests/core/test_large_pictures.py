@@ -7,11 +7,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from core import engine, pace
+from core import engine
 from core.datasets.base import fitting
 from core.datasets.preparation import Preparation
-from core.importing import Import, bring
+from core.models.importing import Import, bring
 from core.recipe import TRAIN, Recipe
+from core.timing import pace
 from core.work import Work
 from tests import five_layers, own_pictures
 

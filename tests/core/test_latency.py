@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import stats
 
-from core.architecture import Architecture
 from core.machine import machine
 from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
 from core.metrics import latency
 from core.metrics.latency import EAGER, FLOAT32, INT8, signature
+from core.models.architecture import Architecture
 from core.runtimes import onnx as runtime
 from core.weights import ActivationGrid, Compressed
 from tests.five_layers import FiveLayers
@@ -229,7 +229,7 @@ def test_what_is_in_the_book_is_not_measured_again(quick):
 def test_an_int8_recipe_has_three_rows_and_deploys_its_int8_file(quick):
     base, small = subject(), subject()
     quantize(Quantize(weight_bits=8), small, Context(None, None))
-    from core.activations import observe
+    from core.arithmetic.activations import observe
 
     small.activations = observe(small.module, [torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))], 8)
     rows, file_bytes = latency.latencies(small, base, latency.Memory())

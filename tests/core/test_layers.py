@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from core import engine, zoo
-from core.grids import Codebook, Signs, Uniform
+from core.arithmetic.grids import Codebook, Signs, Uniform
 from core.layers import facts as layers
 from core.layers import values as layer_values
 from core.layers.facts import FIGURES, Layers, measure, pattern
@@ -80,7 +80,7 @@ def test_factors_are_multiplied_out(five_layer_checkpoint):
 
 def test_a_student_of_another_model_leaves_no_layer(five_layer_checkpoint):
     """Its figures are all in the rest."""
-    from core.architecture import Architecture
+    from core.models.architecture import Architecture
     from core.weights import Compressed
 
     base = engine.loaded(five_layers.NAME, "digits", zoo.checkpoint(five_layers.NAME, "digits").hash)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from core.activations import input_scales, measured, observe
-from core.architecture import Architecture
+from core.arithmetic.activations import input_scales, measured, observe
+from core.arithmetic.folding import fold, integers
 from core.datasets import load
-from core.folding import fold, integers
 from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
+from core.models.architecture import Architecture
 from core.runtimes import litert, tflite
 from core.weights import Compressed
 from tests import five_layers

@@ -11,15 +11,17 @@ import torchvision
 from onnx import numpy_helper
 from torch import nn
 
-from core import activations, gallery, zoo
-from core.architecture import Architecture
+from core import zoo
+from core.arithmetic import activations
+from core.arithmetic.folding import fold
 from core.datasets import load
 from core.errors import BadInput
-from core.folding import fold
 from core.methods.apply import Context
 from core.methods.quantize import Quantize
 from core.methods.quantize import apply as quantize
+from core.models.architecture import Architecture
 from core.runtimes import onnx as runtime
+from core.studies import gallery
 from core.weights import ActivationGrid, Compressed
 from tests.core.exports.test_real_models import MODELS as EXPORTED
 from tests.five_layers import FiveLayers

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from core import engine, zoo
-from core.architecture import Architecture
 from core.errors import BadField, BadInput, BadRecipe, Cancelled
 from core.layers import sensitivity
 from core.layers.sensitivity import Sensitivity, layers_of, measurable, measure, usual_values
 from core.layers.suffixes import Suffixes
+from core.models.architecture import Architecture
 from core.recipe import STEPS, TRAIN
 from core.weights import clone
 from tests import five_layers

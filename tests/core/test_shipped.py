@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import core.methods  # noqa: F401
-from core import engine, gallery, zoo
+from core import engine, zoo
 from core.datasets import DATASETS
 from core.home import ASSETS
-from core.points import family
 from core.recipe import Recipe
+from core.studies import gallery
+from core.studies.points import family
 from core.work import Work
 
 LEAST = {  # top-1 on the test split, percent

@@ -7,9 +7,9 @@ import torch
 from scipy.stats import entropy
 
 from core import artifact
-from core.architecture import Architecture
-from core.grids import Uniform
+from core.arithmetic.grids import Uniform
 from core.metrics.size import artifact_bytes, dense_bytes, paper_bytes
+from core.models.architecture import Architecture
 from core.weights import Compressed, Weight
 from tests import five_layers
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import gallery
 from core.__main__ import main
 from core.datasets import DATASETS
 from core.lessons import students
 from core.lessons.students import SEEDS, TEMPERATURES, Curve, Lesson
 from core.recipe import Recipe
+from core.studies import gallery
 from core.work import Work
 from tests import five_layers
 

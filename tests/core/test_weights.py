@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.architecture import Architecture
+from core.models.architecture import Architecture
 from core.weights import clone, sum_of_pictures
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torchvision
 
-from core import model_list, zoo
-from core.architecture import Architecture, skeleton
+from core import zoo
 from core.errors import BadField, UnknownName
 from core.metrics import cost
+from core.models import model_list
+from core.models.architecture import Architecture, skeleton
 from core.weights import weights_of
 
 LISTED = [entry["name"] for entry in json.loads(zoo.MODELS_FILE.read_text())["models"]]

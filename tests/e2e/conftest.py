@@ -162,7 +162,7 @@ def _answering(url: str, server: subprocess.Popen) -> None:
 
 
 def _end(place: Path, server: subprocess.Popen) -> None:
-    from core.connection import stop_office
+    from core.jobs.connection import stop_office
 
     os.environ["PARETOSCOPE_HOME"], before = str(place), os.environ["PARETOSCOPE_HOME"]
     try:

@@ -6,7 +6,7 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from core.connection import running_office
+from core.jobs.connection import running_office
 from tests.e2e.conftest import HERE, LIGHT, PATIENCE, eventually
 
 # Recipes that no gallery holds, one a test, so that each is measured anew.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import expect
 
-from core import gallery
 from core.datasets import load
+from core.studies import gallery
 from tests import clean
 from tests.e2e.conftest import PATIENCE, Explorer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from core.methods.nm_prune import NmPrune
-from core.points import step_words
+from core.studies.points import step_words
 from tests.e2e.conftest import PATIENCE
 
 

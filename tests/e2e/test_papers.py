@@ -34,7 +34,7 @@ def test_a_papers_recipe_opens_in_the_explorer(explorer):
 @pytest.fixture
 def mnist(place, address, monkeypatch):
     """A MNIST of a few pictures and a LeNet that saw them for a moment, in the server's home while the test lasts."""
-    from core import checkpoints
+    from core.models import checkpoints
 
     monkeypatch.setenv("PARETOSCOPE_HOME", str(place))
     small_mnist.put(place)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core import gallery, zoo
+from core import zoo
 from core.lessons import answers
 from core.recipe import Recipe
+from core.studies import gallery
 
 LIT = """document.querySelector('.paretochart')._fullData.filter(trace => Array.isArray(trace.marker?.line?.width)).flatMap(
     trace => trace.customdata.filter((_data, at) => trace.marker.line.width[at] === 2 && trace.marker.size[at] > 10).map(data => data[0]))"""

@@ -10,9 +10,10 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 
 import core.methods  # noqa: F401
-from core import cluster, gallery
+from core import cluster
 from core.recipe import Recipe
 from core.store import Store, blank_row
+from core.studies import gallery
 from core.work import Work
 from pages.ui import live
 

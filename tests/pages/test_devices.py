@@ -7,12 +7,14 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import devices, gallery, graphs, kept, measured_there
-from core.graphs import Graph, Operators
+from core.keeping import kept
 from core.recipe import Recipe
-from core.roofline import CONVOLUTION, LINEAR, Operator
+from core.studies import gallery
+from core.targets import devices, graphs, measured_there
+from core.targets.graphs import Graph, Operators
+from core.targets.roofline import CONVOLUTION, LINEAR, Operator
 from core.work import Work
-from tests.core.test_devices import PROFILE
+from tests.core.targets.test_devices import PROFILE
 from tests.pages.conftest import TRIED, shipped
 from tests.pages.test_explorer import DASHBOARD, asked_for, components, figure, markup, trace
 from tests.pages.test_explorer import open_page as open_explorer

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import kept
 from core.errors import BadInput
 from core.exports import FORMATS, Export, Made, Record
+from core.keeping import kept
 from core.recipe import Recipe
 from core.runtimes import litert
 from core.store import blank_row

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.known import Known, Shelf
 from core.recipe import Recipe
 from core.store import Store
+from core.studies.known import Known, Shelf
 from core.work import Work
 from tests.pages.conftest import PRUNE, REPAIR, TRIED, result, shipped
 

@@ -7,11 +7,11 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import kept
+from core.keeping import kept
 from core.metrics.latency import EAGER, FLOAT32, INT8
 from core.recipe import Recipe
 from core.runtimes.timed import RUNTIMES
-from core.timings import Timings
+from core.timing.timings import Timings
 from core.work import Work
 from pages.ui import timed_at
 from pages.ui.timed_at import TimedAt

@@ -8,7 +8,7 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import kept
+from core.keeping import kept
 from core.layers.facts import FIGURES, Layers
 from core.layers.sensitivity import Sensitivity, layers_of
 from core.recipe import STEPS, Recipe

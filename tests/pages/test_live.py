@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import gallery
 from core.machine import machine
 from core.recipe import Recipe
 from core.store import blank_row
+from core.studies import gallery
 from core.work import Work
 from pages.ui import drawers, live
 from tests.pages.conftest import BITS, REPAIR, TRIED, result, shipped

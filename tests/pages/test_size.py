@@ -7,9 +7,9 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import kept
+from core.keeping import kept
+from core.packed.size_parts import SizeParts
 from core.recipe import Recipe
-from core.size_parts import SizeParts
 from core.store import blank_row
 from core.work import Work
 from tests.pages.test_explorer import DASHBOARD, asked_for, components, markup

@@ -3,8 +3,8 @@
 import core.methods  # noqa: F401
 from core import pareto
 from core.pareto import Limit
-from core.points import point, timed
 from core.recipe import Recipe
+from core.studies.points import point, timed
 from pages.ui import drawers, words
 from pages.ui.link import View
 from tests.pages.conftest import BITS, PRUNE, preview, result

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from core import zoo
 from core.__main__ import main
-from core.importing import QUESTION
+from core.models.importing import QUESTION
 from tests import own_pictures
 
 MODEL = "shufflenet_v2_x0_5"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from core import size_parts
 from core.__main__ import main
+from core.packed import size_parts
 from tests import five_layers
 
 

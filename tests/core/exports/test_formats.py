@@ -13,11 +13,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from core import artifact, engine, exports, kept
+from core import artifact, engine, exports
 from core.datasets import load
 from core.errors import BadInput
 from core.exports import FORMATS, Export, formats, make
 from core.exports import tflite as tflite_formats
+from core.keeping import kept
 from core.metrics.accuracy import wilson
 from core.recipe import Recipe
 from core.work import Work

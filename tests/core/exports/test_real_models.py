@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from core import engine, gallery
+from core import engine
 from core.datasets import load
 from core.exports import FORMATS, Export, make
 from core.runtimes import litert
+from core.studies import gallery
 from core.work import Work
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ import torch
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact
-from core.architecture import Architecture
 from core.engine import measurable
 from core.errors import BadField
 from core.methods.apply import apply
 from core.metrics import cost
+from core.models.architecture import Architecture
 from core.recipe import GRID, PRUNE, STEPS, Recipe, params, step_from_json
 from core.weights import Compressed
 

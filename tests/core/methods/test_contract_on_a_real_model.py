@@ -9,9 +9,9 @@ import torch
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact, zoo
-from core.architecture import Architecture
 from core.datasets import load
 from core.methods.apply import Context, apply
+from core.models.architecture import Architecture
 from core.recipe import GRID, PRUNE, STEPS, TRAIN, Recipe, params, step_from_json
 from core.weights import Compressed
 

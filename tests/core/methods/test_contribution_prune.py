@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from core import pruning
+from core.arithmetic import pruning
 from core.errors import BadRecipe
+from core.keeping.remembered import Remembered
 from core.methods import contribution_prune
 from core.methods.apply import apply
 from core.methods.contribution_prune import ContributionPrune, unit_size
 from core.methods.magnitude_prune import MagnitudePrune
 from core.recipe import Recipe
-from core.remembered import Remembered
 from core.weights import Compressed
 from core.work import Work
 

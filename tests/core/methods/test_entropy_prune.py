@@ -11,14 +11,15 @@ import torch
 from scipy.stats import entropy
 from torch import nn
 
-from core import channels, pruning, zoo
-from core.architecture import Architecture
+from core import zoo
+from core.arithmetic import channels, pruning
 from core.datasets import load
 from core.errors import BadRecipe
 from core.methods.apply import Context, apply
 from core.methods.channel_prune import ChannelPrune, select
 from core.methods.entropy_prune import EntropyPrune
 from core.methods.magnitude_prune import MagnitudePrune
+from core.models.architecture import Architecture
 from core.recipe import Recipe
 from core.weights import Compressed
 from core.work import Work

@@ -15,12 +15,13 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core import artifact, channels, engine, factors, prefixes, training, zoo
-from core.activations import measured
-from core.architecture import Architecture, allocate
+from core import artifact, engine, training, zoo
+from core.arithmetic import channels, factors
+from core.arithmetic.activations import measured
+from core.arithmetic.folding import fold, pairs, trace
 from core.datasets import load
 from core.errors import BadField, BadRecipe
-from core.folding import fold, pairs, trace
+from core.keeping import prefixes
 from core.methods.apply import Context, apply
 from core.methods.calibrate_batchnorm import CalibrateBatchnorm
 from core.methods.channel_prune import ChannelPrune
@@ -29,6 +30,7 @@ from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize
 from core.metrics import cost
 from core.metrics.latency import EAGER, FLOAT32, signature
+from core.models.architecture import Architecture, allocate
 from core.recipe import Recipe
 from core.runtimes import onnx as runtime
 from core.weights import Compressed, Weight

@@ -10,9 +10,11 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from core import artifact, grids, prefixes
-from core.activations import measured
+from core import artifact
+from core.arithmetic import grids
+from core.arithmetic.activations import measured
 from core.errors import BadField
+from core.keeping import prefixes
 from core.methods import mixed_precision
 from core.methods.apply import apply
 from core.methods.binarize import Binarize
@@ -336,7 +338,7 @@ def test_equalizing_changes_ranges_and_not_the_function(subject, context):
 
 def test_a_pair_of_layers_is_balanced_as_the_paper_does(subject):
     """s_i = √(r1_i / r2_i), in numpy (Nagel et al. 2019, arXiv:1906.04721, equation 11), of a convolution with the batch norm behind it and its reader."""
-    from core.equalizing import balance, pairs
+    from core.arithmetic.equalizing import balance, pairs
 
     pair = next(pair for pair in pairs(subject.module) if pair.readers == ("features.3",))
     norm = subject.module.get_submodule(pair.norm)

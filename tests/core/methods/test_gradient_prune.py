@@ -10,12 +10,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 
-from core import pruning
+from core.arithmetic import pruning
+from core.keeping.remembered import Remembered
 from core.methods.apply import apply
 from core.methods.gradient_prune import LIMITS, GradientPrune, measure
 from core.methods.magnitude_prune import MagnitudePrune
 from core.recipe import Recipe
-from core.remembered import Remembered
 from core.weights import weights_of
 from core.work import Work
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
+from core.arithmetic.pruning import RANK_SAMPLE, keep_largest, of_rank
 from core.methods.apply import apply
 from core.methods.magnitude_prune import MagnitudePrune
-from core.pruning import RANK_SAMPLE, keep_largest, of_rank
 from core.weights import Weight, weights_of
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from core import artifact, ranges
-from core.activations import inputs_of, measured, rounded_by_picture
+from core import artifact
+from core.arithmetic import ranges
+from core.arithmetic.activations import inputs_of, measured, rounded_by_picture
+from core.arithmetic.ranges import fit
 from core.errors import Cancelled
 from core.methods.apply import apply
 from core.methods.binarize import Binarize
@@ -19,7 +21,6 @@ from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize, _grid
 from core.methods.round_adaptively import RoundAdaptively
 from core.methods.ternarize import Ternarize
-from core.ranges import fit
 from core.recipe import Recipe
 from core.runtimes.onnx import int8_possible
 from core.work import Work

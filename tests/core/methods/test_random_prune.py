@@ -11,7 +11,6 @@ import torch
 from torch.nn.utils import prune
 
 from core import zoo
-from core.architecture import Architecture
 from core.datasets import load
 from core.methods.apply import Context, apply
 from core.methods.contribution_prune import ContributionPrune
@@ -20,6 +19,7 @@ from core.methods.gradient_prune import GradientPrune
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.random_prune import RandomPrune
 from core.metrics.accuracy import evaluate
+from core.models.architecture import Architecture
 from core.weights import Compressed
 
 

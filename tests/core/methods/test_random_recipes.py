@@ -9,10 +9,10 @@ import torch
 
 import core.methods  # noqa: F401  (registers the steps)
 from core import artifact
-from core.architecture import Architecture
 from core.engine import measurable
 from core.errors import ParetoscopeError
 from core.methods.apply import apply
+from core.models.architecture import Architecture
 from core.recipe import STEPS, Recipe, params
 from core.weights import Compressed
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import artifact, grids
-from core import clusters as module
-from core.clusters import centres
+from core import artifact
+from core.arithmetic import clusters as module
+from core.arithmetic import grids
+from core.arithmetic.clusters import centres
 from core.errors import Cancelled
 from core.methods.apply import apply
 from core.methods.finetune import Finetune

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from core import artifact, engine, teachers, zoo
-from core.architecture import Architecture
+from core import artifact, engine, zoo
 from core.errors import BadField, BadRecipe
+from core.keeping import teachers
 from core.methods import student
 from core.methods.apply import apply
 from core.methods.calibrate_batchnorm import CalibrateBatchnorm
@@ -19,6 +19,7 @@ from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.student import Student
 from core.metrics import cost
+from core.models.architecture import Architecture
 from core.recipe import Recipe
 from core.weights import weights_of
 from core.work import Work

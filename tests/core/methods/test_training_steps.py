@@ -147,8 +147,9 @@ def test_hints_reach_networks_of_other_widths_by_a_regressor_that_is_trained_too
 
 
 def test_hints_that_would_not_fit_into_memory_are_refused_before_the_teacher_answers(subject, context, monkeypatch):
-    from core import hints, teachers
+    from core import hints
     from core.errors import BadRecipe
+    from core.keeping import teachers
 
     monkeypatch.setattr(hints, "LARGEST", 8 * 32 * 250)
     monkeypatch.setattr(teachers, "answers", None)
@@ -203,7 +204,7 @@ def test_sixteen_bits_beside_a_zero_point_do_not_overflow(subject, context):
 
 
 def test_training_rounds_activations_as_they_will_run(subject, context, monkeypatch):
-    from core import activations
+    from core.arithmetic import activations
 
     apply(Quantize(weight_bits=8, activation_bits=4), subject, context)
     before, seen = dict(subject.activations), []

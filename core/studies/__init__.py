@@ -1,0 +1,1 @@
+"""Runs looked at together: what is shipped, what is known, rows for charts, and reports."""
