@@ -68,7 +68,7 @@ class Outline:
         return np.ldexp(_FINE[fine % _OCTAVE], fine // _OCTAVE)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _lines(length: int, centre: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The knots (k,) of an outline, and of each symbol the number of the knot before it and how far it is to the next, in steps of 1/`FINER`."""
     apart = 1 << np.arange(length.bit_length())
