@@ -17,14 +17,14 @@ import os
 
 from core.errors import BadField, NotHere
 
-CPU, CUDA, MPS = "cpu", "cuda", "mps"
+DEVICES = CPU, CUDA, MPS = "cpu", "cuda", "mps"
 
 
 def chosen() -> str:
     """What PARETOSCOPE_DEVICE names, else the processor."""
     given = os.environ.get("PARETOSCOPE_DEVICE") or CPU
-    if given not in (CPU, CUDA, MPS):
-        raise BadField("PARETOSCOPE_DEVICE", given, f"one of {CPU}, {CUDA}, {MPS}")
+    if given not in DEVICES:
+        raise BadField("PARETOSCOPE_DEVICE", given, "one of " + ", ".join(DEVICES))
     return given
 
 

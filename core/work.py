@@ -90,7 +90,7 @@ class Work:
 
     @functools.cached_property
     def _identity(self) -> str:
-        return digest(json.dumps([*self._ground(), self.recipe.canonical(), self._teachers(), self.split, self._limit()]))
+        return self.identity_on(device.chosen())
 
     def _limit(self) -> int | None:
         """`images`, where there are more in the split: a limit beyond its end is none."""
@@ -100,6 +100,14 @@ class Work:
         """16 hexadecimal digits over everything that decides the figures: same identity, same result on one machine."""
         return self._identity
 
+    def identity_on(self, where: str) -> str:
+        """The identity of this work where accuracy and training are computed on that device of `device.DEVICES`."""
+        return digest(json.dumps([*self._ground(where), self.recipe.canonical(), self._teachers(), self.split, self._limit()]))
+
+    def is_identity(self, identity: str) -> bool:
+        """Whether a run of this identity is of this work and of what is here now, whichever device it was computed on."""
+        return identity == self.identity() or any(identity == self.identity_on(where) for where in device.DEVICES)
+
     def identity_of(self, checkpoint: zoo.Checkpoint) -> str:
         """The identity that this work has with a checkpoint that was found already, which spares looking for it."""
         self.__dict__["checkpoint"] = checkpoint
@@ -108,17 +116,17 @@ class Work:
     def prefix_key(self, length: int) -> str:
         """What the first `length` steps make of the checkpoint, whatever it is measured on."""
         part = Work(self.model, self.dataset, self.recipe.prefix(length))
-        return digest(json.dumps([*part._ground(), part.recipe.canonical(), part._teachers()]))
+        return digest(json.dumps([*part._ground(device.chosen()), part.recipe.canonical(), part._teachers()]))
 
     def baseline(self) -> Work:
         return Work(self.model, self.dataset, Recipe(), self.split, self.images, self.latency)
 
-    def _ground(self) -> list:
+    def _ground(self, where: str) -> list:
         checkpoint = self.checkpoint
         fresh = [_version("torchvision")] if any(step.first for step in self.recipe.steps) else []  # which draws the weights of a fresh network
         editions = [step.edition for step in self.recipe.steps if step.edition]
         editions += ["values around other layers stay"] if sum(step.rounds_activations for step in self.recipe.steps) > 1 else []  # they did not once
-        elsewhere = [device.chosen()] if device.chosen() != device.CPU else []
+        elsewhere = [where] if where != device.CPU else []
         return [ENGINE_VERSION, self.model, checkpoint.hash, fingerprint(self.dataset), _version("torch"), *fresh, *editions, THREADS, *elsewhere]
 
     def _teachers(self) -> list[str]:

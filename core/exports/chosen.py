@@ -52,7 +52,7 @@ def known(store: Store) -> list[Mapping]:
 def _same(row: Mapping) -> Work:
     """The work of a row, if the checkpoint, the data and the engine that it was measured with are those that are here now."""
     work = Work(row["model"], row["dataset"], Recipe.from_json(row["recipe"]))
-    if all(dataclasses.replace(work, split=row["split"], images=images).identity() != row["identity"] for images in (None, row["metrics"]["images"])):
+    if not any(dataclasses.replace(work, split=row["split"], images=images).is_identity(row["identity"]) for images in (None, row["metrics"]["images"])):
         raise BadInput(
             f"The run {row['identity']} was measured with another checkpoint of {row['model']}, other data or another engine than are here now; "
             f"run its recipe again, and export that."

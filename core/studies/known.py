@@ -110,7 +110,7 @@ class Shelf:
         if key not in self._current:
             try:
                 work = Work(row["model"], row["dataset"], self._recipes[row["identity"]], row["split"])
-                self._current[key] = work.identity_of(checkpoint) == row["identity"]
+                self._current[key] = work.identity_of(checkpoint) == row["identity"] or work.is_identity(row["identity"])
             except (BadInput, NotHere):  # refused for this model by now, or another model's checkpoint taught it, which has gone
                 self._current[key] = False
         return self._current[key]

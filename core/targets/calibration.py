@@ -34,13 +34,16 @@ FITTED = (
     ("mnasnet1_3", 32), ("mobilenet_v3_large", 32), ("mobilenet_v3_large", 128), ("regnet_x_400mf", 32), ("regnet_x_800mf", 32), ("regnet_x_1_6gf", 32),
     ("regnet_x_8gf", 32), ("regnet_y_400mf", 32), ("regnet_y_1_6gf", 32), ("regnet_y_8gf", 32), ("resnet34", 32), ("resnet34", 96), ("resnet101", 32),
     ("shufflenet_v2_x0_5", 32), ("shufflenet_v2_x1_5", 32), ("shufflenet_v2_x2_0", 128), ("squeezenet1_0", 32), ("squeezenet1_0", 128), ("swin_s", 32),
-    ("vgg11", 32), ("vit_b_32", 32),
+    ("vgg11", 32), ("vit_b_32", 32), ("densenet121", 224), ("efficientnet_b1", 224), ("mnasnet0_5", 224), ("mobilenet_v3_large", 224),
+    ("regnet_x_400mf", 224), ("resnet34", 224), ("shufflenet_v2_x1_5", 224), ("squeezenet1_0", 224), ("vgg11", 224),
 )  # fmt: skip
 HELD_OUT = (
     ("alexnet", 64), ("convnext_tiny", 32), ("densenet169", 32), ("efficientnet_b0", 32), ("efficientnet_b4", 32), ("efficientnet_v2_s", 32),
     ("googlenet", 32), ("inception_v3", 75), ("mnasnet1_0", 32), ("mobilenet_v2", 32), ("mobilenet_v3_small", 32), ("regnet_x_3_2gf", 32),
     ("regnet_y_800mf", 32), ("resnet18", 32), ("resnet50", 32), ("resnext50_32x4d", 32), ("shufflenet_v2_x1_0", 32), ("squeezenet1_1", 32),
-    ("swin_t", 32), ("wide_resnet50_2", 32),
+    ("swin_t", 32), ("wide_resnet50_2", 32), ("alexnet", 224), ("convnext_tiny", 224), ("densenet169", 224), ("efficientnet_b0", 224), ("googlenet", 224),
+    ("inception_v3", 299), ("mnasnet1_0", 224), ("mobilenet_v2", 224), ("mobilenet_v3_small", 224), ("regnet_x_3_2gf", 224), ("regnet_y_800mf", 224),
+    ("resnet18", 224), ("resnet50", 224), ("resnext50_32x4d", 224), ("shufflenet_v2_x1_0", 224), ("squeezenet1_1", 224),
 )  # fmt: skip
 CLASSES = 10
 PRODUCT = 1024  # rows of the square matrices that the peak rate is measured with
@@ -190,12 +193,14 @@ class Fit:
 
     def words(self) -> str:
         """The sentence that stands beside every estimate for a device."""
+        many = len({entry["model"] for entry in self.errors})
         worst, sides = self.errors[0], sorted({entry["input_size"] for entry in self.errors if "input_size" in entry})
         pictures = f" on pictures of {' to '.join(dict.fromkeys(str(side) for side in (sides[0], sides[-1])))} pixels" if sides else ""
+        at = f" at {worst['input_size']}" if len(sides) > 1 else ""
         there = "" if self.machine.get("id") == machine()["id"] else "; not this one, which `python -m core devices --fit` fits it to"
         return (
             f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {100 * self.median_error:.0f} % over "
-            f"{len(self.errors)} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']})."
+            f"{many} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from core import zoo
+from core import device, zoo
 from core.cluster import SLIDER
 from core.datasets import load
 from core.lessons import answers, students
@@ -30,11 +30,12 @@ class Runs:
     def row(self, work: Work) -> Mapping | None:
         """With at least `state`, `metrics`, `curve`, `fraction`, `stage`, `message`; None of what was neither measured nor asked for."""
         if work not in self._rows:  # an identity takes a while, and each is asked for several times
-            self._rows[work] = self._looked_up(work.identity())
+            self._rows[work] = self._looked_up(work)
         return self._rows[work]
 
-    def _looked_up(self, identity: str) -> Mapping | None:
-        stored, shipped = self._stored.get(identity), students.found(identity)
+    def _looked_up(self, work: Work) -> Mapping | None:
+        identity = work.identity()
+        stored, shipped = self._stored.get(identity), students.found(identity) or students.found(work.identity_on(device.CPU))
         if stored is None or stored["state"] != COMPLETE:
             stored = services.cluster().find(identity)  # which knows what was asked for a moment ago
         if stored is not None and (stored["state"] in OPEN or stored["state"] == COMPLETE):

@@ -7,8 +7,12 @@ import torch
 
 from core import device
 from core.errors import BadField, NotHere
+from core.exports import chosen
 from core.methods.apply import apply
 from core.recipe import Recipe, step_from_json
+from core.store import Store
+from core.studies import gallery
+from core.studies.known import Shelf
 from core.weights import trainable
 from core.work import Work
 from tests import five_layers
@@ -34,7 +38,19 @@ def test_a_run_on_another_device_is_another_run(five_layer_checkpoint, monkeypat
     monkeypatch.setenv("PARETOSCOPE_DEVICE", "cpu")
     here = Work(five_layers.NAME, "digits", recipe).identity()
     monkeypatch.setenv("PARETOSCOPE_DEVICE", "cuda")
-    assert Work(five_layers.NAME, "digits", recipe).identity() != here
+    there = Work(five_layers.NAME, "digits", recipe)
+    assert there.identity() != here == there.identity_on("cpu") and there.is_identity(here) and there.is_identity(there.identity())
+    assert not there.is_identity(Work(five_layers.NAME, "digits").identity())
+
+
+def test_what_the_processor_measured_stays_known_where_another_device_computes(home, monkeypatch):
+    """Shipped runs among it: their checkpoint and data are those that are here."""
+    before = Shelf.of(Store()).known("resnet18", "fashion_mnist")
+    monkeypatch.setenv("PARETOSCOPE_DEVICE", "cuda")
+    after = Shelf.of(Store()).known("resnet18", "fashion_mnist")
+    assert before.rows and [row["id"] for row in after.rows] == [row["id"] for row in before.rows] and after.baseline["id"] == before.baseline["id"]
+    shipped = gallery.runs()[0]
+    assert chosen.run(shipped["identity"], Store()).recipe.key() == shipped["key"]
 
 
 @pytest.mark.parametrize(
