@@ -39,7 +39,7 @@ from core.models.architecture import Architecture
 from core.packed.coding import Coded, Raw, Table, decode, decode_table
 from core.packed.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, plan_tables, read_weight, shaped, whole
 from core.recipe import Recipe, digest
-from core.weights import ActivationGrid, Compressed, Weight, weights_of
+from core.weights import ActivationGrid, Compressed, Weight, give, weights_of
 
 MAGIC = b"PSCP"
 VERSION = 3
@@ -134,15 +134,15 @@ def read(source: Path | bytes, expect: Architecture | None = None) -> Compressed
     module = architecture.build()
     cursor = Cursor(body)
     weights, books = {}, []
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     names = [*(name for name, _parameter in weights_of(module)), *header["extra"]]
     for name, entry in zip(names, header["weights"], strict=True):
-        weights[name] = read_weight(entry, tuple(module.get_parameter(name).shape), cursor, books)
+        weights[name] = read_weight(entry, tuple(parameters[name].shape), cursor, books)
     _read_others(module, header, cursor)
-    subject = Compressed(module, architecture, {}, _activations(header["activations"]))
     for name, weight in weights.items():
-        subject.set(name, weight, weight.latent if weight.grid is None else weight.grid.value())  # which are 0 already where a mask was read off them
-        subject.weights[name] = Weight(subject.value(name), weight.mask, weight.grid)
-    return subject
+        give(parameters[name], weight.latent if weight.grid is None else weight.grid.value())  # which are 0 already where a mask was read off them
+        weights[name] = Weight(parameters[name].detach(), weight.mask, weight.grid)
+    return Compressed(module, architecture, weights, _activations(header["activations"]))
 
 
 def streams(data: bytes) -> list[Stream]:

@@ -87,10 +87,7 @@ class Compressed:
     def set(self, name: str, weight: Weight, value: Tensor | None = None) -> None:
         """Give a weight its new state, and the module the value of it, where that is not known already."""
         self.weights[name] = weight
-        parameter, value = self.module.get_parameter(name), weight.value() if value is None else value
-        if value.shape == parameter.shape and value.stride() != parameter.stride():
-            value = torch.empty_like(parameter).copy_(value)  # depthwise kernels with other strides run five times slower
-        parameter.data = value  # not copied into: the latent may be what it holds now
+        give(self.module.get_parameter(name), weight.value() if value is None else value)
 
     def chosen(self, layers: str) -> list[str]:
         """The names of the weights that a step's `layers` field means; raises `BadField` when that is none."""
@@ -122,6 +119,13 @@ def _masked(value: Tensor, mask: Tensor) -> Tensor:
         np.multiply(values[part], kept[part], out=row[part])
         row[part] += 0.0
     return unflat(torch.from_numpy(row), value)
+
+
+def give(parameter: nn.Parameter, value: Tensor) -> None:
+    """Put a value where a parameter has its numbers. Not copied into: another may hold what was there before."""
+    if value.shape == parameter.shape and value.stride() != parameter.stride():
+        value = torch.empty_like(parameter).copy_(value)  # depthwise kernels with other strides run five times slower
+    parameter.data = value
 
 
 def clone(module: nn.Module) -> nn.Module:

@@ -50,40 +50,41 @@ class Outline:
 
     @staticmethod
     def _around(counts: np.ndarray, centre: int) -> Outline:
-        knots, before, steps = _lines(len(counts), centre)
-        after = np.minimum(before + 1, len(knots) - 1)
+        knots, before, after, steps = _lines(len(counts), centre)
         share = steps / FINER  # of a symbol that counts towards the knot behind it
-        weights = np.bincount(before, 1 - share, len(knots)) + np.bincount(after, share, len(knots))
-        means = (np.bincount(before, (1 - share) * counts, len(knots)) + np.bincount(after, share * counts, len(knots))) / weights
+        weights = np.bincount(before, 1 - share, knots) + np.bincount(after, share, knots)
+        means = (np.bincount(before, (1 - share) * counts, knots) + np.bincount(after, share * counts, knots)) / weights
         levels = np.rint(4 * np.log2(np.maximum(RAREST * means, 1))).astype(np.int32) + 1
-        outline = Outline(len(counts), centre, np.roll(np.minimum(levels, LARGEST_LEVEL), 1))
+        outline = Outline(len(counts), centre, np.minimum(levels, LARGEST_LEVEL))
         return replace(outline, bits=bits(counts, outline.frequencies(), outline.levels))
 
     def frequencies(self) -> np.ndarray:
         """float64 (length,), all above 0, up to a factor."""
-        _knots, before, steps = _lines(self.length, self.centre)
-        levels = np.roll(self.levels, -1)
-        rises = np.diff(levels, append=levels[-1])
-        fine = FINER * (levels[before] - 1) + rises[before] * steps
+        _knots, before, after, steps = _lines(self.length, self.centre)
+        start = self.levels[before]
+        fine = FINER * (start - 1) + (self.levels[after] - start) * steps
         return np.ldexp(_FINE[fine % _OCTAVE], fine // _OCTAVE)
 
 
 @functools.lru_cache(maxsize=64)
-def _lines(length: int, centre: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The knots (k,) of an outline, and of each symbol the number of the knot before it and how far it is to the next, in steps of 1/`FINER`."""
+def _lines(length: int, centre: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """How many knots an outline has, and of each symbol (n,) the knots before and behind it and how far it is between them, in steps of 1/`FINER`.
+
+    Knots are numbered as an outline's levels stand: the last of them is 0.
+    """
     apart = 1 << np.arange(length.bit_length())
     inner = np.concatenate([centre - apart, [centre], centre + apart])
     inner = inner[(inner > 0) & (inner < length - 1)]
     knots = np.unique(np.concatenate([[0, 1], inner, [length - 2, length - 1]]))
     symbols = np.arange(length)
     before = np.searchsorted(knots, symbols, side="right") - 1
-    gaps = np.diff(knots, append=length)
-    return knots, before, FINER * (symbols - knots[before]) // gaps[before]
+    steps = FINER * (symbols - knots[before]) // np.diff(knots, append=length)[before]
+    return len(knots), (before + 1) % len(knots), np.minimum(before + 2, len(knots)) % len(knots), steps
 
 
 def knots(length: int, centre: int) -> int:
     """How many levels such an outline has."""
-    return len(_lines(length, centre)[0])
+    return _lines(length, centre)[0]
 
 
 def full(counts: np.ndarray) -> np.ndarray:
