@@ -69,7 +69,7 @@ def distill() -> None:
             waits = _answers(view)
         with at_right:
             _curves(rows, chosen)
-        _over_temperature(asked, works, chosen, runs, known)
+        _over_temperature(asked, works, pair, chosen, runs, known)
     _pulse(runs.open(dict.fromkeys([*pair.values(), *works, *tests])), runs, waits)
     state.publish()
 
@@ -191,7 +191,7 @@ def _curves(rows: dict, chosen: choices.Choices) -> None:
     )  # fmt: skip
 
 
-def _over_temperature(asked: Lesson, works: list[Work], chosen: choices.Choices, runs: Runs, known: Known) -> None:
+def _over_temperature(asked: Lesson, works: list[Work], pair: dict[str, Work], chosen: choices.Choices, runs: Runs, known: Known) -> None:
     temperatures = (*students.TEMPERATURES, chosen.temperature)
     curve = Curve.of(asked, runs.top1, temperatures=temperatures)
     missing, under_way = runs.missing(works), runs.open(works)
@@ -202,9 +202,10 @@ def _over_temperature(asked: Lesson, works: list[Work], chosen: choices.Choices,
             '<div class="label">Accuracy over the temperature <span class="quiet">bars and band: from the lowest to the highest of three seeds</span></div>'
         )
         st.space("stretch")
-        if under_way or confirming:
+        measuring = under_way if not missing or not {*under_way} <= {*pair.values()} else []  # the pair alone is shown, and cancelled, at the left
+        if measuring or confirming:
             st.html(f'<span class="quiet">{len(works) - len(missing) - len(under_way)} of {len(works)} measured</span>', width="content")
-            st.button("Cancel", key="cancel-curve", icon=":material/stop_circle:", on_click=lesson.cancel, args=(under_way + confirming,))
+            st.button("Cancel", key="cancel-curve", icon=":material/stop_circle:", on_click=lesson.cancel, args=(measuring + confirming,))
         elif missing:
             label = f"Measure this curve: {len(missing)} runs, {words.duration(lesson.seconds(asked, missing, known))}"
             st.button(label, key="measure-curve", icon=":material/stacked_line_chart:", on_click=lesson.submit, args=(missing,))

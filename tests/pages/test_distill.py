@@ -81,6 +81,7 @@ def test_both_are_asked_for_and_both_curves_are_drawn_while_they_run(notes):
     drawn = traces(charts(page)[0])
     assert drawn["taught"]["y"] == [70.0] and drawn["alone"]["y"] == [60.0]
     assert components(page, "paretoscope_status")[0]["again_ms"] and components(page, "paretoscope_status")[0]["fraction"] == 0.25
+    assert "cancel-curve" not in {button.key for button in page.button} and page.button(key="measure-curve")  # nobody asked for the curve
     page.button(key="cancel-pair").click().run()
     assert notes.asked[-2:] == [("cancel", taught.identity()), ("cancel", alone.identity())]
 
