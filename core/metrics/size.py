@@ -18,7 +18,7 @@ from torch import nn
 from core import artifact
 from core.arithmetic.grids import Codebook
 from core.packed import huffman
-from core.packed.coding import histogram
+from core.packed.histograms import histogram
 from core.recipe import Recipe
 from core.weights import Compressed, Weight, flat, nonzeros
 

@@ -15,7 +15,6 @@ import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from constriction import stream
 
 from core.errors import BadArtifact
@@ -27,7 +26,9 @@ LARGEST_ALPHABET = 1 << 17  # differences of two 16-bit codes
 LARGEST_OFFSET = 1 << 30  # of symbols that are counted; beyond it they are packed
 PACKED = 0x80  # in a stream's first byte: bit-packed, the rest of the byte is the width
 BINNED = 0x40  # in a stream's first byte: in bins, the rest of the byte is the place of its dtype in `BINS`
-OUTLINED = 0x20  # a stream's first byte: its histogram is an outline
+OUTLINED = 0x20  # in a stream's first byte: its histogram is an outline; with these of what follows:
+TOLD, FIRST, MIDDLE = 0, 1, 2  # where the outline's centre is
+MIRRORED = 0x10  # the symbols reach as far below 0 as above
 END = 3  # bytes that the coder itself takes
 SHORTEST_OUTLINED = 16  # symbols
 BINS = (np.uint8, np.uint16, np.uint32)
@@ -72,7 +73,7 @@ class Coding:
                 break
         if 4 <= len(counts) <= LONGEST_OUTLINE and SHORTEST_OUTLINED < total < 64 * len(counts):
             outline = Outline.of(counts)
-            size = len(_head(OUTLINED, offset) + varint(outline.length) + varint(outline.centre)) + int(outline.bits / 8) + END
+            size = len(_outline_head(outline, offset)) + int(outline.bits / 8) + END
             if size < best.size:
                 return replace(best, size=size, outline=outline)
         return best
@@ -86,8 +87,8 @@ class Coding:
         if compact and self.outline is not None:
             coder = stream.stack.AnsCoder()
             coder.encode_reverse(np.subtract(symbols, self.offset, dtype=np.int32), histograms.model(self.outline.frequencies()))
-            head = _head(OUTLINED, self.offset) + varint(self.outline.length) + varint(self.outline.centre)
-            return head + _words(coder, self.outline.levels)
+            start = histograms.even(symbols.size, self.outline.length)
+            return _outline_head(self.outline, self.offset) + _words(coder, self.outline.levels, start)
         if self.levels is None:
             return _head(PACKED | self.width, self.offset) + _pack(symbols, self.offset, self.width)
         coder = stream.stack.AnsCoder()
@@ -129,7 +130,7 @@ class Coded:
         if high - low >= LARGEST_ALPHABET or max(-low, high) >= LARGEST_OFFSET:
             width = (high - low).bit_length()
             return Coded(symbols, Coding(low, 0, width, None, len(_head(width, low)) + (symbols.size * width + 7) // 8))
-        counts = histogram(symbols, low, high)
+        counts = histograms.histogram(symbols, low, high)
         return Coded(symbols, Coding.of(counts, low), counts)
 
     def with_zeros(self, zeros: int) -> Coding:
@@ -228,17 +229,14 @@ def decode(data: bytes, count: int) -> np.ndarray:
         _expect(not data, "there are bytes where no numbers belong")
         return np.zeros(0, np.int32)
     _expect(data, "a stream is missing")
+    if data[0] & ~(MIRRORED | 3) == OUTLINED:
+        return _from_outline(data, count)
     offset, at = _read_varint(data, 1)
     offset = offset >> 1 ^ -(offset & 1)
     if data[0] & PACKED:
         return _unpack(data[at:], count, data[0] & ~PACKED, offset)
     if data[0] & BINNED:
         return _from_bins(data[at:], count, data[0] & ~BINNED, offset)
-    if data[0] == OUTLINED:
-        length, at = _read_varint(data, at)
-        centre, at = _read_varint(data, at)
-        _expect(4 <= length <= LONGEST_OUTLINE and centre < length and abs(offset) < LARGEST_OFFSET, "an outline is out of range")
-        return _decode_words(data[at:], length, count, centre) + np.int32(offset)
     shift = data[0]
     length, at = _read_varint(data, at)
     _expect(shift <= 8 and 2 <= length <= LARGEST_ALPHABET and abs(offset) < LARGEST_OFFSET, "a histogram is out of range")
@@ -292,12 +290,6 @@ def plan_sparse(values: np.ndarray) -> tuple[Positions | None, Coded]:
     return positions, coded
 
 
-def histogram(symbols: np.ndarray, low: int, high: int) -> np.ndarray:
-    """How often each of low … high occurs in `symbols`; int64 (high − low + 1,)."""
-    # torch counts int32 as it is; numpy would widen to int64 first and take four times as long.
-    return torch.bincount(torch.from_numpy(np.subtract(symbols, low, dtype=np.int32)), minlength=high - low + 1).numpy()
-
-
 def varint(number: int) -> bytes:
     """An unsigned whole number, seven bits a byte, the lowest first."""
     out = bytearray()
@@ -320,9 +312,30 @@ def _head(form: int, offset: int) -> bytes:
     return bytes([form]) + varint(offset << 1 if offset >= 0 else (-offset << 1) - 1)
 
 
-def _words(coder: stream.stack.AnsCoder, levels: np.ndarray) -> bytes:
+def _outline_head(outline: Outline, offset: int) -> bytes:
+    """What leads a stream under an outline: the range of its symbols, and the centre where it is neither the first nor the middle one."""
+    place = {0: FIRST, outline.length // 2: MIDDLE}.get(outline.centre, TOLD)
+    mirrored = 2 * -offset + 1 == outline.length
+    head = bytes([OUTLINED | MIRRORED | place]) + varint(-offset) if mirrored else _head(OUTLINED | place, offset) + varint(outline.length)
+    return head + (varint(outline.centre) if place == TOLD else b"")
+
+
+def _from_outline(data: bytes, count: int) -> np.ndarray:
+    number, at = _read_varint(data, 1)
+    if data[0] & MIRRORED:
+        offset, length = -number, 2 * number + 1
+    else:
+        offset = number >> 1 ^ -(number & 1)
+        length, at = _read_varint(data, at)
+    place = data[0] & 3
+    centre, at = _read_varint(data, at) if place == TOLD else (0 if place == FIRST else length // 2, at)
+    _expect(place <= MIDDLE and 4 <= length <= LONGEST_OUTLINE and centre < length and abs(offset) < LARGEST_OFFSET, "an outline is out of range")
+    return _decode_words(data[at:], length, count, centre) + np.int32(offset)
+
+
+def _words(coder: stream.stack.AnsCoder, levels: np.ndarray, start: int = 0) -> bytes:
     """What a coder holds, the levels of its histogram before all. It is a stack: what goes in last comes out first."""
-    histograms.encode(coder, levels)
+    histograms.encode(coder, levels, start)
     return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")  # its last word is never 0
 
 
@@ -331,8 +344,10 @@ def _decode_words(data: bytes, length: int, count: int, centre: int | None = Non
     _expect(not data or data[-1], "a stream ends in zeros")
     with damage_told(ValueError):
         coder = stream.stack.AnsCoder(np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32))
-        levels = histograms.decode(coder, length if centre is None else histograms.knots(length, centre))
-        least = 0 if centre is None else 1
+        if centre is None:
+            levels, least = histograms.decode(coder, length), 0
+        else:
+            levels, least = histograms.decode(coder, histograms.knots(length, centre), histograms.even(count, length)), 1
         _expect(levels.min() >= least and 0 < levels.max() <= LARGEST_LEVEL, "a histogram is out of range")
         frequencies = histograms.frequencies(levels) if centre is None else Outline(length, centre, levels).frequencies()
         symbols = coder.decode(histograms.model(frequencies), count)

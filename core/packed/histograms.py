@@ -1,9 +1,10 @@
-"""How a stream's histogram is told in front of it: as levels, the logarithms of counts, a quarter octave each.
+"""How a stream's histogram is told in front of it: as levels, the logarithms of counts.
 
-A full table has a level for every symbol; that rounding costs 0.002 bits a symbol. An outline has them for a few: both ends, a centre, and the
-symbols at distances 1, 2, 4, … from it, with straight lines between. Codes of weights and gaps between positions are
-spread so evenly around one symbol that for short streams this tells as much, in a tenth of the bytes. Levels are coded as differences
-between neighbours. The same bytes give the same frequencies on every machine: square roots are rounded exactly, and lines are whole numbers.
+A full table has a level for every symbol, in quarters of an octave; that rounding costs 0.002 bits a symbol. An outline has them for a few, in halves:
+both ends, a centre, and the symbols at distances 1, 2, 4, … from it, with straight lines between. Codes of weights and gaps between positions
+are spread so evenly around one symbol that for short streams this tells as much, in a tenth of the bytes. Levels are coded as differences
+between neighbours, an outline's first from what an even spread would give it. The same bytes give the
+same frequencies on every machine: square roots are rounded exactly, and lines are whole numbers.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from constriction import stream
 
 LARGEST_LEVEL = 127  # of a count: 1 + 4·log2(2^31)
 LONGEST_OUTLINE = 1 << 14  # symbols
-RAREST = 16  # an outline tells counts down to 1/16
+RAREST = 4  # an outline tells counts down to 1/4
 FINER = 16  # steps of a line to a level
 
 _QUARTERS = np.array([1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429])  # 2^(i/4): written out, so the same everywhere
@@ -25,8 +27,8 @@ _FREQUENCIES = np.append(0.0, np.ldexp(_QUARTERS[np.arange(LARGEST_LEVEL) % 4], 
 _DIFFERENCES = 1 / (1.0 + np.abs(np.arange(-LARGEST_LEVEL, LARGEST_LEVEL + 1))) ** 2  # neighbouring counts are alike
 _DIFFERENCE_BITS = np.log2(_DIFFERENCES.sum() / _DIFFERENCES)
 _DIFFERENCE_MODEL = stream.model.Categorical(_DIFFERENCES, perfect=False)
-_OCTAVE = 4 * FINER
-_ROOT = functools.reduce(lambda number, _time: math.sqrt(number), range(_OCTAVE.bit_length() - 1), 2.0)  # 2^(1/64)
+_OCTAVE = 2 * FINER
+_ROOT = functools.reduce(lambda number, _time: math.sqrt(number), range(_OCTAVE.bit_length() - 1), 2.0)  # 2^(1/32)
 _FINE = np.array([_ROOT**0, *np.multiply.accumulate(np.full(_OCTAVE - 1, _ROOT))])
 
 
@@ -54,9 +56,9 @@ class Outline:
         share = steps / FINER  # of a symbol that counts towards the knot behind it
         weights = np.bincount(before, 1 - share, knots) + np.bincount(after, share, knots)
         means = (np.bincount(before, (1 - share) * counts, knots) + np.bincount(after, share * counts, knots)) / weights
-        levels = np.rint(4 * np.log2(np.maximum(RAREST * means, 1))).astype(np.int32) + 1
-        outline = Outline(len(counts), centre, np.minimum(levels, LARGEST_LEVEL))
-        return replace(outline, bits=bits(counts, outline.frequencies(), outline.levels))
+        levels = np.rint(2 * np.log2(np.maximum(RAREST * means, 1))).astype(np.int32) + 1
+        outline = Outline(len(counts), centre, levels)
+        return replace(outline, bits=bits(counts, outline.frequencies(), levels, even(int(counts.sum()), len(counts))))
 
     def frequencies(self) -> np.ndarray:
         """float64 (length,), all above 0, up to a factor."""
@@ -87,6 +89,17 @@ def knots(length: int, centre: int) -> int:
     return _lines(length, centre)[0]
 
 
+def histogram(symbols: np.ndarray, low: int, high: int) -> np.ndarray:
+    """How often each of low … high occurs in `symbols`; int64 (high − low + 1,)."""
+    # torch counts int32 as it is; numpy would widen to int64 first and take four times as long.
+    return torch.bincount(torch.from_numpy(np.subtract(symbols, low, dtype=np.int32)), minlength=high - low + 1).numpy()
+
+
+def even(count: int, length: int) -> int:
+    """An outline's level where `count` symbols are spread evenly over `length`, to the octave below."""
+    return 1 + 2 * max(0, (RAREST * count // length).bit_length() - 1)
+
+
 def full(counts: np.ndarray) -> np.ndarray:
     """The level of every count, int32: 1 + 4·log2(count), rounded; 0 for none."""
     levels = np.rint(4 * np.log2(np.maximum(counts, 1))).astype(np.int32) + 1
@@ -99,27 +112,29 @@ def frequencies(levels: np.ndarray) -> np.ndarray:
     return _FREQUENCIES[levels]
 
 
-def bits(counts: np.ndarray, frequencies: np.ndarray, levels: np.ndarray) -> float:
+def bits(counts: np.ndarray, frequencies: np.ndarray, levels: np.ndarray, start: int = 0) -> float:
     """Bits for symbols with these counts under these frequencies, which are above 0 where a count is, and for the levels themselves."""
     symbols = np.dot(counts, np.log2(frequencies.sum() / np.where(frequencies > 0, frequencies, 1)))
-    return float(symbols + _DIFFERENCE_BITS[_differences(levels)].sum())
+    return float(symbols + _DIFFERENCE_BITS[_differences(levels, start)].sum())
 
 
 def model(frequencies: np.ndarray) -> stream.model.Model:
     return stream.model.Categorical(frequencies, perfect=False)
 
 
-def encode(coder: stream.stack.AnsCoder, levels: np.ndarray) -> None:
-    coder.encode_reverse(_differences(levels), _DIFFERENCE_MODEL)
+def encode(coder: stream.stack.AnsCoder, levels: np.ndarray, start: int = 0) -> None:
+    """Push levels (k,), the first as its difference from `start`."""
+    coder.encode_reverse(_differences(levels, start), _DIFFERENCE_MODEL)
 
 
-def decode(coder: stream.stack.AnsCoder, count: int) -> np.ndarray:
-    """`count` levels, int64; what was never encoded gives any numbers."""
-    return np.cumsum(coder.decode(_DIFFERENCE_MODEL, count).astype(np.int64) - LARGEST_LEVEL)
+def decode(coder: stream.stack.AnsCoder, count: int, start: int = 0) -> np.ndarray:
+    """Pop `count` levels, int64; what was never encoded gives any numbers."""
+    return start + np.cumsum(coder.decode(_DIFFERENCE_MODEL, count).astype(np.int64) - LARGEST_LEVEL)
 
 
-def _differences(levels: np.ndarray) -> np.ndarray:
-    """Each level less the one before, as symbols of `_DIFFERENCE_MODEL`."""
+def _differences(levels: np.ndarray, start: int) -> np.ndarray:
+    """Each level less the one before, the first less `start`, as symbols of `_DIFFERENCE_MODEL`."""
     differences = levels + np.int32(LARGEST_LEVEL)
     differences[1:] -= levels[:-1]
+    differences[:1] -= start
     return differences

@@ -19,9 +19,9 @@ from core.methods.quantize import Quantize
 from core.methods.share_weights import ShareWeights
 from core.methods.ternarize import Ternarize
 from core.models.architecture import Architecture
-from core.packed.coding import LARGER, LARGEST_ALPHABET, Coded, Positions, Table, decode, decode_positions, decode_table, encode, histogram, plan_sparse, varint
+from core.packed.coding import LARGER, LARGEST_ALPHABET, Coded, Positions, Table, decode, decode_positions, decode_table, encode, plan_sparse, varint
 from core.packed.entries import plan
-from core.packed.histograms import Outline
+from core.packed.histograms import Outline, histogram
 from core.weights import Compressed
 
 numbers = st.one_of(
@@ -32,8 +32,7 @@ numbers = st.one_of(
 )
 
 
-TAIL = {("long tail", 1_000): 45, ("long tail", 30_000): 130}  # more bytes than that: of 189 and 1,869 different symbols most occur once
-FEW = {("shufflenet_v2_x0_5", "8 bits", "conv1.0.weight"): 2}  # more bytes than that: 648 codes of 175 values, too few to tell how frequent each is
+TAIL = {("long tail", 1_000): 56, ("long tail", 30_000): 154}  # more bytes than that: of 189 and 1,869 different symbols most occur once
 
 
 def entropy_bytes(symbols: np.ndarray) -> float:
@@ -139,7 +138,7 @@ def test_every_stream_of_a_packed_shipped_model_takes_its_entropy(model, name):
             if not isinstance(stream, (Coded, Positions)):
                 continue
             size, bound = len(stream.encode(compact=True)), stream_entropy(stream, parameter.numel())
-            assert size <= 1.01 * bound + 64 + FEW.get((model, name, path), 0), (path, kind)
+            assert size <= 1.01 * bound + 64, (path, kind)
             taken, least = taken + size, least + bound
     assert 50_000 < least and taken <= 1.015 * least  # the whole file, every short stream included
 
@@ -244,13 +243,21 @@ def test_the_format_stays_as_it_is(form):
     assert np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
 
 
-OUTLINED = (np.arange(90) ** 3 // 9000, (
-    "20004f001118ee019885e1a3ec14d67ca433c701a7ebbc791a6bb1dbe46da4a533e4972985ff8b84f1f97a676d9e6cb2e1e65bf3ca424360ea1a03326c9a189555f9fa5f7faffa60e501"
-))  # fmt: skip
+OUTLINED = {  # a centre in the first symbol, and one in the middle of symbols that reach as far below 0 as above
+    "first": (
+        np.arange(90) ** 3 // 9000,
+        "21004f2fcaee03a1cee06d1bfbd345593dc4f5c077b715ffdca9bc2b1e9aa58f598cdb957a812807a375d2d19f64ff4f205cd03bed4e5b6e5f0647fb952deaba69741cb28327",
+    ),
+    "mirrored": (
+        np.array([-40, 40, *(np.arange(60) - 30) ** 3 // 800]),
+        "3228f2bcdfd9adc6c868c4b7b6a30957960477566e6508554e6b622e39c70f61289501b812cafcef231d365ddf7e5e2adc923a1d0901",
+    ),
+}
 
 
-def test_the_format_of_outlines_stays_as_it_is():
-    symbols, known = OUTLINED
+@pytest.mark.parametrize("form", OUTLINED)
+def test_the_format_of_outlines_stays_as_it_is(form):
+    symbols, known = OUTLINED[form]
     assert encode(symbols, compact=True).hex() == known and np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
 
 
@@ -259,10 +266,10 @@ def test_streams_under_an_outline_come_back(data):
     """Whatever the spread: an outline gives every symbol a frequency."""
     numbers = data.draw(st.lists(st.integers(0, data.draw(st.sampled_from([5, 60, 255, 9_000]))), min_size=20, max_size=400))
     symbols = np.array([0, *numbers, max(numbers) + 4], np.int32)
-    coding = Coded.of(symbols).coding
-    forced = replace(coding, outline=Outline.of(np.bincount(symbols)), size=0)
-    coded = forced.encode(symbols, compact=True)
-    assert coded[0] == 0x20 and np.array_equal(decode(coded, symbols.size), symbols)
+    outline, offset = Outline.of(np.bincount(symbols)), data.draw(st.sampled_from([0, -3, 7, -(max(numbers) + 4) // 2]))
+    coded = replace(Coded.of(symbols + offset).coding, outline=outline, size=0).encode(symbols + offset, compact=True)
+    symbols = symbols + offset
+    assert coded[0] & 0xE0 == 0x20 and np.array_equal(decode(coded, symbols.size), symbols)
 
 
 def test_an_outline_takes_less_where_a_short_stream_has_many_symbols():
@@ -327,6 +334,9 @@ def test_changed_bytes_give_numbers_or_a_sentence(data):
         b"\x20\x00" + varint(1 << 40) + b"\x01" * 20,  # an outline as large as a disk
         b"\x20\x00\x20\x21" + b"\x01" * 20,  # a centre beyond its end
         b"\x20\x00\x20\x10",  # without levels
+        b"\x23\x00\x20" + b"\x01" * 20,  # a centre that is nowhere
+        b"\x32" + varint(1 << 40) + b"\x01" * 20,  # as far below 0 as a disk is large
+        b"\x31\x00" + b"\x01" * 20,  # of a single symbol
         b"\x40" + varint(1 << 40) + b"\x04\x01\x00",  # bins as far from zero as a disk is large
         encode(normal_codes(101, 4), compact=True),  # one number more
         encode(normal_codes(100, 8), compact=True) + b"\x00",
