@@ -36,13 +36,14 @@ from core.arithmetic.grids import Uniform
 from core.errors import BadArtifact
 from core.home import write_whole
 from core.models.architecture import Architecture
+from core.packed import FORMAT
 from core.packed.coding import Coded, Raw, Table, decode, decode_table
 from core.packed.entries import CONTENTS, STREAMS, Cursor, check_entry, expect, in_order, plan, plan_tables, read_weight, shaped, whole
 from core.recipe import Recipe, digest
 from core.weights import ActivationGrid, Compressed, Weight, give, weights_of
 
 MAGIC = b"PSCP"
-VERSION = 3
+VERSION = FORMAT
 PREFIX = struct.Struct("<4sHI")
 CHECKSUM_BYTES = 16
 LARGEST_HEADER = 4 * 1024 * 1024

@@ -234,21 +234,28 @@ def _save(path: Path, module, optimizer, parameters, plan: Plan, epoch: int) -> 
     write_whole(path, save(tensors, {"epoch": str(epoch), "plan": _plan_key(plan)}))
 
 
-def _restore(path: Path, module, optimizer, parameters, plan: Plan) -> int:
-    """The number of whole epochs already done by the same plan; 0 when there is nothing to go on from."""
+def whole_epochs(path: Path, plan: Plan) -> int:
+    """How many a training of this plan has kept in its `state` file, and goes on from."""
     if not path.exists():
         return 0
     with safe_open(path, "pt") as stored:
         facts = stored.metadata()
-        if facts.get("plan") != _plan_key(plan):
-            return 0
+    return int(facts["epoch"]) if facts.get("plan") == _plan_key(plan) else 0
+
+
+def _restore(path: Path, module, optimizer, parameters, plan: Plan) -> int:
+    """The number of whole epochs already done by the same plan; 0 when there is nothing to go on from."""
+    done = whole_epochs(path, plan)
+    if not done:
+        return 0
+    with safe_open(path, "pt") as stored:
         names = list(stored.keys())
         module.load_state_dict({name.removeprefix("module."): stored.get_tensor(name) for name in names if name.startswith("module.")})
         for number, parameter in enumerate(parameters):
             if f"momentum.{number}" in names:
                 order = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
                 optimizer.state[parameter]["momentum_buffer"] = stored.get_tensor(f"momentum.{number}").to(parameter.device, memory_format=order)
-        return int(facts["epoch"])
+    return done
 
 
 def _plan_key(plan: Plan) -> str:

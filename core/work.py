@@ -106,7 +106,7 @@ class Work:
 
     def is_identity(self, identity: str) -> bool:
         """Whether a run of this identity is of this work and of what is here now, whichever device it was computed on."""
-        return identity == self.identity() or any(identity == self.identity_on(where) for where in device.DEVICES)
+        return identity == self.identity() or any(identity == self.identity_on(where) for where in device.DEVICES if where != device.chosen())
 
     def identity_of(self, checkpoint: zoo.Checkpoint) -> str:
         """The identity that this work has with a checkpoint that was found already, which spares looking for it."""

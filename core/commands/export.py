@@ -38,8 +38,7 @@ def write(given) -> None:
     asked.check()
     terminal.warn(asked.work.warnings())
     with terminal.Progress(f"{asked.model} as {given.format}") as progress:
-        if given.run is None:
-            keep_run(asked.work, progress)
+        keep_run(asked.work, progress)
         made = exported(asked, progress)
     from core.home import write_whole
 
@@ -53,7 +52,7 @@ def write(given) -> None:
 
 
 def keep_run(work: Work, progress) -> None:
-    """A recipe that was never run becomes a run first: what its file takes on another device is told by the run that it is of."""
+    """What was never run over the whole validation split is run first: what its file takes on another device is told by the run that it is of."""
     from core.commands import attached
     from core.exports import chosen
     from core.store import Store

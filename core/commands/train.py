@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 from core.commands import options, terminal
-from core.errors import Cancelled
 from core.models import checkpoints
 from core.recipe import MAX_SEED
 
@@ -48,27 +47,17 @@ def train_checkpoint(given) -> None:
         raise absent
     use_threads(given.threads)
     with terminal.Progress(f"{given.model} on {given.dataset}") as progress:
-        try:
-            made = checkpoints.train(
-                given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
-                seed=given.seed, size=given.input_size,
-                start=given.weights, out=given.out, turn=Turns().compute, report=progress, command=_command(given),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            raise Cancelled(_farewell(progress.last)) from None
+        made = checkpoints.train(
+            given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
+            seed=given.seed, size=given.input_size,
+            start=given.weights, out=given.out, turn=Turns().compute, report=progress, command=_command(given),
+        )  # fmt: skip
     for split in ("validation", "test"):
         figures = made.card[split]
         if figures is None:  # pictures of one's own may have no test split
             continue
         print(f"{split}: {figures['top1']:.2f} % ({figures['top1_low']:.2f} … {figures['top1_high']:.2f}), n = {figures['images']:,}")
     print(f"kept as {made.path}")
-
-
-def _farewell(last: dict) -> str:
-    whole_epochs = int(last.get("epoch", 0))
-    if not whole_epochs:
-        return "Cancelled before the first epoch was whole; the same command starts anew."
-    return f"Cancelled after {whole_epochs} whole epoch{'s' if whole_epochs > 1 else ''}; the same command goes on from there."
 
 
 def _command(given) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from core.exports.formats import FLOAT32, Around, register
+from core.packed import FORMAT
 
 
 def write(subject, around: Around) -> bytes:
@@ -24,5 +25,5 @@ def load(data: bytes):
 
 register(
     name="artifact", title="Packed file", suffix=".psc", numbers=FLOAT32, runtime="Paretoscope", held=True, write=write, load=load,
-    version=lambda: f"torch {version('torch')}", about="The smallest file. Reads back to bit-identical weights, in Paretoscope alone.",
+    version=lambda: f"format {FORMAT}, torch {version('torch')}", about="The smallest file. Reads back to bit-identical weights, in Paretoscope alone.",
 )  # fmt: skip

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from core import engine
 from core.asked import Asked
 from core.engine import COMPRESS_SHARE
+from core.packed import FORMAT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,7 @@ class Layers(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "layers"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = FORMAT  # of the file whose bytes are told
 
 
 def pattern(chosen: Iterable[str], layers: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from core import zoo
 from core.datasets import load
 from core.datasets.base import fitting
-from core.errors import BadField
+from core.errors import BadField, Cancelled
 from core.home import folder, write_whole
 from core.recipe import digest
 
@@ -67,7 +67,8 @@ def train(
     """Train, measure on validation and test, and write `OUT/FAMILY/MODEL.safetensors` (float16) with its card.
 
     Trains on the train and calibration splits, never on the held-out pictures. What is measured is what was written:
-    the weights are rounded to float16 first. A killed training goes on from its last whole epoch. `start` is "none" for
+    the weights are rounded to float16 first. A killed training goes on from its last whole epoch; one that its person stopped
+    raises `Cancelled`, which says so. `start` is "none" for
     random weights, "imagenet", or "checkpoint" for another cycle from the checkpoint that is there (arXiv:1608.03983).
     """
     import torch
@@ -102,10 +103,13 @@ def train(
     )  # fmt: skip
     job = digest(json.dumps([model, dataset_name, size, before.hash if before else start]))
     state = folder("training") / f"{model}-{dataset_name}-{job}.safetensors"
-    training.fit(
-        module, dataset, size, plan, training.cross_entropy(LABEL_SMOOTHING), turn=turn, report=report, state=state,
-        watch=min(1_000, len(dataset.split("validation"))),
-    )  # fmt: skip
+    try:
+        training.fit(
+            module, dataset, size, plan, training.cross_entropy(LABEL_SMOOTHING), turn=turn, report=report, state=state,
+            watch=min(1_000, len(dataset.split("validation"))),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Cancelled(_farewell(training.whole_epochs(state, plan))) from None
     stored = {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous() for name, tensor in module.state_dict().items()}
     check_finite(stored, "What was trained, rounded to float16,", f"take a learning rate below {learning_rate:g}")
     module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
@@ -126,6 +130,12 @@ def train(
     write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
     state.unlink(missing_ok=True)
     return zoo.Checkpoint(model, dataset.source.family, path, card)
+
+
+def _farewell(whole_epochs: int) -> str:
+    if not whole_epochs:
+        return "Cancelled before the first epoch was whole; the same command starts anew."
+    return f"Cancelled after {whole_epochs} whole epoch{'s' if whole_epochs > 1 else ''}; the same command goes on from there."
 
 
 def _history(before: zoo.Checkpoint | None) -> dict | None:

@@ -19,6 +19,7 @@ from core.asked import Asked
 from core.engine import COMPRESS_SHARE
 from core.errors import UnknownName
 from core.layers.facts import form_of, owners
+from core.packed import FORMAT
 
 if TYPE_CHECKING:
     from core.weights import Compressed
@@ -33,7 +34,7 @@ class SizeParts(Asked):
     """What is asked: a model on a dataset and a recipe; what it is measured on does not count."""
 
     kind: ClassVar[str] = "size"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = FORMAT  # of the file whose bytes are told
 
 
 def measure(asked: SizeParts, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None) -> dict:

@@ -73,7 +73,7 @@ class Shelf:
         self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
         self._beside: dict[tuple[str, str, str], dict] = {}  # and that in runtimes that no run comes with, by the graphs that runs name
         self._right: dict[str, np.ndarray] = {}
-        self._current: dict[tuple[str, str], bool] = {}
+        self._current: dict[tuple[str, str], int] = {}
         self._ties: dict[tuple, set[str]] = {}
         self._apart = {result["identity"] for result in apart}
         self._shipped = [*shipped, *apart]
@@ -85,13 +85,18 @@ class Shelf:
         return self._shipped
 
     def known(self, model: str, dataset: str, split: str = "validation") -> Known:
-        """Runs of the store take the place of shipped ones with the same model and recipe. Raises `StoreError`."""
+        """One row a model and recipe: the run of the device that computes here, before another's; of the store, before shipped ones. Raises `StoreError`."""
         with self._lock:
             self._refresh()
             rows = [row for row in self._rows.values() if row["dataset"] == dataset and row["split"] == split]
         family = DATASETS.get(dataset).family
         here = {found.model: found for found in zoo.checkpoints() if found.family == family}
-        rows = [row for row in rows if row["model"] in here and self._is_current(row, here[row["model"]])]
+        current: dict[str, tuple[int, dict]] = {}
+        for row in rows:
+            nearness = self._current_as(row, here[row["model"]]) if row["model"] in here else 0
+            if nearness > current.get(row["id"], (0, row))[0]:
+                current[row["id"]] = (nearness, row)
+        rows = [row for _nearness, row in current.values()]
         own = [row for row in rows if row["model"] == model]
         drawn = [row for row in rows if row["family"] != "Baseline" and row["identity"] not in self._apart]
         baseline = next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own)
@@ -104,15 +109,15 @@ class Shelf:
             [row for row in own if row["identity"] in self._apart],
         )
 
-    def _is_current(self, row: Mapping, checkpoint: zoo.Checkpoint) -> bool:
-        """Whether a run is of the checkpoint, the data and the engine that are here now, over the whole split."""
+    def _current_as(self, row: Mapping, checkpoint: zoo.Checkpoint) -> int:
+        """2 of a run of the checkpoint, the data and the engine that are here now, over the whole split; 1 if another device computed it; else 0."""
         key = (row["identity"], checkpoint.hash)
         if key not in self._current:
             try:
                 work = Work(row["model"], row["dataset"], self._recipes[row["identity"]], row["split"])
-                self._current[key] = work.identity_of(checkpoint) == row["identity"] or work.is_identity(row["identity"])
+                self._current[key] = 2 if work.identity_of(checkpoint) == row["identity"] else int(work.is_identity(row["identity"]))
             except (BadInput, NotHere):  # refused for this model by now, or another model's checkpoint taught it, which has gone
-                self._current[key] = False
+                self._current[key] = 0
         return self._current[key]
 
     def _refresh(self) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from core.errors import ParetoscopeError
 from core.home import ASSETS, folder, home, write_whole
 from core.machine import machine
-from core.targets.roofline import COMPUTING, Efficiency, Operator, Rates, estimate
+from core.targets.roofline import COMPUTING, CONVOLUTION, DEPTHWISE, GROUPED, Efficiency, Operator, Rates, estimate
 
 SHIPPED = ASSETS / "efficiency.json"
 OWN = "efficiency.json"  # below PARETOSCOPE_HOME
@@ -49,7 +49,8 @@ CLASSES = 10
 PRODUCT = 1024  # rows of the square matrices that the peak rate is measured with
 COPIED = 2**28  # bytes of the array that the bandwidth is measured with, more than caches hold
 STRAY = 0.15  # of a logarithm: an architecture that is further from the estimate pulls the fit no harder (soft L1)
-START = Efficiency(dict.fromkeys(COMPUTING, 0.3), 0.5, 4000.0)  # where the search begins
+THIN = (DEPTHWISE, GROUPED)
+START = Efficiency(dict.fromkeys(COMPUTING, 0.3) | dict.fromkeys(THIN, 0.1), 0.5, 4000.0)  # where the search begins
 LEAST, MOST_CYCLES = 0.005, 1e6  # no kind of operator reaches less of its peak; a tenth of a millisecond at ten gigahertz
 
 
@@ -137,7 +138,8 @@ def _fastest(act: Callable[[], object], tries: int = 7) -> float:
 def fit(timings: Mapping) -> Efficiency:
     """The efficiencies that fit the timed architectures of `FITTED` best: least squares of the logarithms of estimated over measured.
 
-    By scipy's trust region reflective, strays weighted down (soft L1). Shares stay below 1: nothing runs faster than its peak.
+    By scipy's trust region reflective, strays weighted down (soft L1). Shares stay below 1: nothing runs faster than its peak; and depthwise and grouped
+    convolutions reach at most the share of a dense one, which on a host where memory binds them the timings alone do not tell.
     """
     from scipy.optimize import least_squares
 
@@ -149,15 +151,17 @@ def fit(timings: Mapping) -> Efficiency:
         efficiency = _efficiency(logs)
         return np.log([estimate(each, rates, efficiency).seconds for each in operators]) - np.log(measured)
 
-    start = np.log([*START.compute.values(), START.memory, START.cycles])
+    start = np.log([*(share / (START.compute[CONVOLUTION] if kind in THIN else 1) for kind, share in START.compute.items()), START.memory, START.cycles])
     high = np.log([*[1.0] * (len(COMPUTING) + 1), MOST_CYCLES])
     found = least_squares(residuals, start, bounds=(np.log(LEAST), high), loss="soft_l1", f_scale=STRAY)
     return _efficiency(found.x)
 
 
 def _efficiency(logs: Sequence[float]) -> Efficiency:
+    """Of the logarithms of the shares, those of `THIN` kinds in parts of a dense convolution's."""
     *compute, memory, cycles = (float(value) for value in np.exp(logs))
-    return Efficiency(dict(zip(COMPUTING, compute, strict=True)), memory, cycles)
+    shares = dict(zip(COMPUTING, compute, strict=True))
+    return Efficiency(shares | {kind: shares[kind] * shares[CONVOLUTION] for kind in THIN}, memory, cycles)
 
 
 def rates_of(timings: Mapping) -> Rates:
@@ -200,7 +204,7 @@ class Fit:
         there = "" if self.machine.get("id") == machine()["id"] else "; not this one, which `python -m core devices --fit` fits it to"
         return (
             f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {100 * self.median_error:.0f} % over "
-            f"{many} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
+            f"{len(self.errors)} timings of {many} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
         )
 
 

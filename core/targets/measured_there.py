@@ -72,6 +72,7 @@ def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | Non
     for line in [line for line in there if not _beside_estimates(line)] or there:
         graph = graphs.find(line["graph"])
         if graph is not None:
+            graph = graph.in_float32() if line.get("in_float32") else graph
             try:
                 estimated.append(1000 * estimate(graph.operators, device.rates(), efficiency).seconds)
             except BadInput:  # the profile was replaced by one without that arithmetic
@@ -151,12 +152,10 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
         raise BadInput(f"The graph of run {names['key']!r} is not known here; open it on the page Devices once, and give the line again.")
     if made is not None and made.endswith("int8") and graph.type != "int8":
         raise BadInput(f"Line {number} is of the {made} file, and the graph of run {names['key']!r} is {graph.type}; it takes a run on 8-bit grids.")
-    if made is not None and not made.endswith("int8") and graph.type == "int8":
-        graph = graph.in_float32()
-        graphs.keep(graph)
-    estimate(graph.operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
+    in_float32 = made is not None and not made.endswith("int8") and graph.type == "int8"
+    estimate((graph.in_float32() if in_float32 else graph).operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
     kept = {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
-    return kept | ({"format": made} if made is not None else {})
+    return kept | ({"format": made} if made is not None else {}) | ({"in_float32": True} if in_float32 else {})
 
 
 def _scripted() -> list[str]:

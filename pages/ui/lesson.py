@@ -35,7 +35,7 @@ class Runs:
 
     def _looked_up(self, work: Work) -> Mapping | None:
         identity = work.identity()
-        stored, shipped = self._stored.get(identity), students.found(identity) or students.found(work.identity_on(device.CPU))
+        stored, shipped = self._stored.get(identity), students.found(identity if device.chosen() == device.CPU else work.identity_on(device.CPU))
         if stored is None or stored["state"] != COMPLETE:
             stored = services.cluster().find(identity)  # which knows what was asked for a moment ago
         if stored is not None and (stored["state"] in OPEN or stored["state"] == COMPLETE):

@@ -49,7 +49,14 @@ def test_what_the_processor_measured_stays_known_where_another_device_computes(h
     monkeypatch.setenv("PARETOSCOPE_DEVICE", "cuda")
     after = Shelf.of(Store()).known("resnet18", "fashion_mnist")
     assert before.rows and [row["id"] for row in after.rows] == [row["id"] for row in before.rows] and after.baseline["id"] == before.baseline["id"]
-    shipped = gallery.runs()[0]
+    shipped = next(run for run in gallery.runs() if run["model"] == "resnet18" and run["recipe"]["steps"])
+    own, store = shipped | {"identity": Work("resnet18", "fashion_mnist", Recipe.from_json(shipped["recipe"])).identity()}, Store()
+    store.complete(own["identity"], own, shipped["predicted"], origin="here")
+    both = Shelf.of(store).known("resnet18", "fashion_mnist")
+    assert sorted(row["id"] for row in both.rows) == sorted(row["id"] for row in before.rows)  # one row a recipe: that of the device that computes
+    assert both.find(f"resnet18/{shipped['key']}")["identity"] == own["identity"]
+    monkeypatch.setenv("PARETOSCOPE_DEVICE", "cpu")
+    assert Shelf.of(store).known("resnet18", "fashion_mnist").find(f"resnet18/{shipped['key']}")["identity"] == shipped["identity"]
     assert chosen.run(shipped["identity"], Store()).recipe.key() == shipped["key"]
 
 

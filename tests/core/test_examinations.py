@@ -13,7 +13,7 @@ from core.layers.sensitivity import Sensitivity
 from core.recipe import STEPS, Recipe
 from core.store import CANCELLED, COMPLETE, RUNNING, SUPERSEDED
 from core.work import Work
-from tests.core.test_cluster import becomes, worker_pids
+from tests.core.test_cluster import becomes, wait_for, worker_pids
 
 pytestmark = pytest.mark.slow
 MODEL, DATA, COUNT = "squeezenet1_1", "digits", 26  # layers: few, because each cell of a table is a model of its own
@@ -40,6 +40,16 @@ def test_it_shows_what_is_measured_so_far_and_is_kept(cluster):
     kept.drop(kept.path_of("layers", f"{asked.identity()}.json"))
     assert cluster.examine(asked)["state"] != COMPLETE
     cluster.cancel(asked.identity())
+
+
+def test_what_is_not_kept_any_more_is_measured_again(cluster):
+    asked = sensitivity("magnitude_prune", 0.5, images=50)
+    becomes(cluster, cluster.examine(asked)["identity"], COMPLETE)
+    first = cluster.examined(asked.identity())
+    kept.drop(kept.path_of("layers", f"{asked.identity()}.json"))
+    assert cluster.examine(asked)["state"] != COMPLETE
+    wait_for(lambda: cluster.examined(asked.identity()))
+    assert cluster.examined(asked.identity())["cells"] == first["cells"]
 
 
 def test_layers_of_a_recipe(cluster):

@@ -15,7 +15,7 @@ from core.__main__ import main
 from core.exports import export as exporting
 from core.recipe import Recipe
 from core.runtimes import litert
-from core.store import Store
+from core.store import COMPLETE, Store
 from core.work import Work
 from tests import five_layers
 
@@ -98,6 +98,16 @@ def test_a_run_over_fewer_pictures_or_another_split_is_exported_over_the_whole_v
         status, out, err = call("--run", key, "--format", "safetensors", "--output", tmp_path / f"{number}.safetensors", "--json")
         assert status == 0, err
         assert json.loads(out)["identity"] == whole["identity"]
+
+
+def test_exporting_a_run_over_fewer_pictures_makes_one_over_all_of_them(call, tmp_path):
+    """Which the line of its script names."""
+    limited, store = engine.run(Work(five_layers.NAME, "digits", Recipe.from_json(PRUNED), images=64, latency=False)), Store()
+    store.complete(limited.identity, limited.to_json(), limited.predicted, origin="here")
+    status, out, err = call("--run", limited.identity, "--format", "safetensors", "--output", tmp_path / "x.safetensors", "--json")
+    assert status == 0, err
+    assert store.find(json.loads(out)["identity"])["state"] == COMPLETE
+    store.close()
 
 
 def test_a_run_whose_checkpoint_is_gone_or_another_is_refused(call, tmp_path, monkeypatch):

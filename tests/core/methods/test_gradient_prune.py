@@ -88,8 +88,8 @@ def test_a_threshold_is_the_score_itself(subject, context, score, scope):
 
 def test_runs_of_a_threshold_are_not_taken_for_those_of_multiples_of_the_mean(five_layer_checkpoint):
     plain, limited = (Work(five_layer_checkpoint.model, "digits", Recipe((step,))) for step in (GradientPrune(), GradientPrune(threshold=0.001)))
-    assert "absolute threshold" in limited._ground() and "absolute threshold" not in plain._ground()
-    assert len(limited._ground()) == len(plain._ground()) + 1
+    assert "absolute threshold" in limited._ground("cpu") and "absolute threshold" not in plain._ground("cpu")
+    assert len(limited._ground("cpu")) == len(plain._ground("cpu")) + 1
 
 
 def test_what_was_pruned_before_goes_first(subject, context):
