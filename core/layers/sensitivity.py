@@ -234,6 +234,7 @@ class _Table:
             self.refused[layer, value] = str(error)
             return None
         if self.suffixes is None or subject.activations:
+            self.why_whole = self.why_whole or "The step rounds values between layers too, so every cell took a whole evaluation."
             return _Whole(engine.measurable(subject))
         names = None
         if self.asked.step.kind != STRUCTURE:

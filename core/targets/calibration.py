@@ -48,6 +48,7 @@ HELD_OUT = (
 CLASSES = 10
 PRODUCT = 1024  # rows of the square matrices that the peak rate is measured with
 COPIED = 2**28  # bytes of the array that the bandwidth is measured with, more than caches hold
+PHOTOGRAPH = 128  # pixels of a side from which pictures count as those of real sizes
 STRAY = 0.15  # of a logarithm: an architecture that is further from the estimate pulls the fit no harder (soft L1)
 THIN = (DEPTHWISE, GROUPED)
 START = Efficiency(dict.fromkeys(COMPUTING, 0.3) | dict.fromkeys(THIN, 0.1), 0.5, 4000.0)  # where the search begins
@@ -195,16 +196,22 @@ class Fit:
         """The median absolute error over the architectures held out, as a share."""
         return float(np.median([abs(entry["error"]) for entry in self.errors]))
 
+    def error_of(self, smallest: int, below: int) -> float | None:
+        """The same over pictures of a side from `smallest` on and below `below`; None where none were timed."""
+        found = [abs(entry["error"]) for entry in self.errors if smallest <= entry.get("input_size", 0) < below]
+        return float(np.median(found)) if found else None
+
     def words(self) -> str:
-        """The sentence that stands beside every estimate for a device."""
+        """The sentence that stands beside every estimate for a device: small pictures, whose operators fit caches, apart from those of real sizes."""
         many = len({entry["model"] for entry in self.errors})
-        worst, sides = self.errors[0], sorted({entry["input_size"] for entry in self.errors if "input_size" in entry})
-        pictures = f" on pictures of {' to '.join(dict.fromkeys(str(side) for side in (sides[0], sides[-1])))} pixels" if sides else ""
-        at = f" at {worst['input_size']}" if len(sides) > 1 else ""
+        worst, small, large = self.errors[0], self.error_of(0, PHOTOGRAPH), self.error_of(PHOTOGRAPH, 10**6)
+        parts = [(small, f"on pictures below {PHOTOGRAPH} pixels"), (large, "on larger ones")]
+        apart = " and ".join(f"{100 * error:.0f} % {which}" for error, which in parts if error is not None)
+        at = f" at {worst['input_size']}" if "input_size" in worst else ""
         there = "" if self.machine.get("id") == machine()["id"] else "; not this one, which `python -m core devices --fit` fits it to"
         return (
-            f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {100 * self.median_error:.0f} % over "
-            f"{len(self.errors)} timings of {many} architectures held out{pictures}, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
+            f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {apart}, over "
+            f"{len(self.errors)} timings of {many} architectures held out, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
         )
 
 

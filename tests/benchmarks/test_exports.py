@@ -15,10 +15,13 @@ import torch
 import zstandard
 
 from core import artifact, engine
+from core.packed.coding import Coded, Positions
+from core.packed.entries import plan
 from core.recipe import GRID
 from core.studies import gallery
 from core.weights import Compressed, clone
 from core.work import Work
+from tests.core.packed.test_coding import stream_entropy
 
 MOST_ZSTD = 22
 LEAST_SMALLER = 0.15
@@ -64,6 +67,18 @@ def _unwidened(subject: Compressed) -> Compressed:
         if tensor.is_floating_point() and name not in coded and name not in subject.weights:
             tensor.mul_(1 + 2**-11 * (torch.rand(tensor.shape, generator=noise) - 0.5))
     return copied
+
+
+@pytest.mark.parametrize(("model", "preset"), CODES)
+def test_every_stream_of_it_takes_its_entropy(model, preset):
+    """Trained, as it ships; untrained, on every model: `test_coding.py`."""
+    subject, books, excess = compressed(model, preset), {}, []
+    for path, parameter in subject.stored():
+        for kind, stream in plan(subject.weights[path], parameter.detach(), books)[1]:
+            if isinstance(stream, (Coded, Positions)):
+                excess.append((len(stream.encode(compact=True)) - 1.01 * stream_entropy(stream, parameter.numel()) - 64, path, kind))
+    print(f"\n{model:20} {preset:10} {len(excess)} streams, the nearest to the bound by {-max(excess)[0]:.1f} bytes ({max(excess)[1]}, {max(excess)[2]})")
+    assert max(excess)[0] <= 0
 
 
 @pytest.mark.parametrize(("model", "preset"), CODES)

@@ -1,5 +1,6 @@
 """The fit: it finds efficiencies that are known, weighs strays down, keeps the calmest pass; and the shipped fit is what it says."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,7 +53,11 @@ def test_the_error_is_of_architectures_that_the_fit_has_not_seen():
     found = fitted(made)
     assert {entry["model"] for entry in found.errors} == {row["model"] for row in made["rows"] if row["held_out"]}
     assert 0 < found.median_error < 0.15 and abs(found.errors[0]["error"]) == max(abs(entry["error"]) for entry in found.errors)
-    assert f"the worst {100 * found.errors[0]['error']:+.0f} % ({found.errors[0]['model']})" in found.words()
+    assert f"the worst {100 * found.errors[0]['error']:+.0f} % ({found.errors[0]['model']} at 32)" in found.words()
+    large = [entry | {"input_size": 224, "error": 2 * entry["error"]} for entry in found.errors]
+    both = dataclasses.replace(found, errors=(*large, *found.errors))
+    small = 100 * found.median_error
+    assert f"the median error is {small:.0f} % on pictures below 128 pixels and {2 * small:.0f} % on larger ones, over 40 timings of 20 arch" in both.words()
 
 
 def test_a_calmer_pass_takes_the_place_of_another(home):

@@ -102,7 +102,7 @@ def test_the_estimate_is_the_fits(kept):
     answer = estimates.for_device(device, GRAPH, file_bytes=40_000)
     assert answer.ms == pytest.approx(1000 * answer.estimate.seconds) and answer.fit == current()
     assert [(limit.name, limit.needed) for limit in answer.limits] == [("flash", 40_000), ("RAM", 64_000)] or answer.limits[0].name == "RAM"
-    assert f"{100 * answer.fit.median_error:.0f} %" in answer.said
+    assert f"{100 * answer.fit.error_of(128, 1000):.0f} % on larger ones" in answer.said
     told = answer.to_json()
     assert told["ms"] == answer.ms and sum(layer["ms"] for layer in told["layers"]) == pytest.approx(answer.ms)
 
