@@ -19,6 +19,7 @@ from constriction import stream
 
 LARGEST_LEVEL = 127  # of a count: 1 + 4·log2(2^31)
 LONGEST_OUTLINE = 1 << 14  # symbols
+FEW = 3  # symbols to each that there is: of fewer, levels are worth a second look
 RAREST = 4  # an outline tells counts down to 1/4
 FINER = 16  # steps of a line to a level
 
@@ -48,7 +49,8 @@ class Outline:
     def of(counts: np.ndarray) -> Outline:
         """The best for these counts (n,), at least 4 of them, around the most frequent symbol, the first or the middle one."""
         tried = {int(counts.argmax()), 0, len(counts) // 2}
-        return min((Outline._around(counts, centre) for centre in sorted(tried)), key=lambda outline: outline.bits)
+        best = min((Outline._around(counts, centre) for centre in sorted(tried)), key=lambda outline: outline.bits)
+        return best._settled(counts) if counts.sum() < FEW * len(counts) else best
 
     @staticmethod
     def _around(counts: np.ndarray, centre: int) -> Outline:
@@ -59,6 +61,18 @@ class Outline:
         levels = np.rint(2 * np.log2(np.maximum(RAREST * means, 1))).astype(np.int32) + 1
         outline = Outline(len(counts), centre, levels)
         return replace(outline, bits=bits(counts, outline.frequencies(), levels, even(int(counts.sum()), len(counts))))
+
+    def _settled(self, counts: np.ndarray) -> Outline:
+        """With each level moved by one where that takes fewer bits: of few symbols, means tell the levels roughly."""
+        best, start = self, even(int(counts.sum()), len(counts))
+        for number in range(len(self.levels)):
+            for step in (1, -1):
+                levels = best.levels.copy()
+                levels[number] = max(1, levels[number] + step)
+                moved = replace(best, levels=levels)
+                moved = replace(moved, bits=bits(counts, moved.frequencies(), levels, start))
+                best = min(best, moved, key=lambda outline: outline.bits)
+        return best
 
     def frequencies(self) -> np.ndarray:
         """float64 (length,), all above 0, up to a factor."""
