@@ -9,6 +9,8 @@ from core.arithmetic import pruning
 from core.methods.apply import applies, fits
 from core.recipe import PRUNE, Step, layers_param, param, register
 
+FORETOLD = 1 << 18  # weights that tell how large those are that a share leaves
+
 
 @register
 @dataclass(frozen=True)
@@ -33,12 +35,19 @@ class MagnitudePrune(Step):
 
 @fits(MagnitudePrune)
 def emptied(step: MagnitudePrune, subject) -> list[str]:
-    """The weights that a threshold leaves nothing of, as they are now; with a note."""
-    names = [] if step.threshold is None else [name for name in subject.chosen(step.layers) if float(subject.value(name).abs().max()) < step.threshold]
+    """The weights that a threshold, or a share over the whole model, leaves nothing of, as they are now; with a note."""
+    chosen = subject.chosen(step.layers)
+    if step.threshold is not None:
+        names = [name for name in chosen if float(subject.value(name).abs().max()) < step.threshold]
+        unless = f"makes some larger than {step.threshold:g}"
+    elif step.scope == "global" and step.sparsity > 0:
+        masks = pruning.keep_largest([subject.value(name).abs() for name in chosen], step.sparsity, sample=FORETOLD)
+        names = [name for name, mask in zip(chosen, masks, strict=True) if not mask.any()]
+        unless = f"makes some as large as the {100 * (1 - step.sparsity):g} % that stay"
+    else:
+        return []
     if names:
-        subject.notes.append(
-            f"magnitude_prune sets every weight of {pruning.listed(names)} to zero, unless training makes some larger than {step.threshold:g}."
-        )
+        subject.notes.append(f"magnitude_prune sets every weight of {pruning.listed(names)} to zero, unless training {unless}.")
     return names
 
 

@@ -80,6 +80,14 @@ def test_a_layer_that_is_emptied_or_too_small_is_told_before_training_begins(ste
         ({"step": "magnitude_prune", "threshold": 10.0, "layers": "features.3"}, "magnitude_prune sets every weight of features.3 to zero, unless training"),
         ({"step": "share_weights", "clusters": 256, "layers": "features.6"}, "share_weights found fewer than 256 distinct weights in features.6.weight."),
         ({"step": "magnitude_prune", "threshold": 0.001}, None),
+        ({"step": "nm_prune"}, "nm_prune left inputs of features.0 and features.6 dense, because their number does not divide by 4."),
+        ({"step": "nm_prune", "layers": "features.3"}, None),
+        (
+            {"step": "magnitude_prune", "sparsity": 0.99},
+            "magnitude_prune sets every weight of features.0, features.3, features.6 and 1 more to zero, unless training makes some as",
+        ),
+        ({"step": "magnitude_prune", "sparsity": 0.5}, None),
+        ({"step": "magnitude_prune", "sparsity": 0.99, "scope": "layer"}, None),
     ],
 )
 def test_what_a_step_behind_a_training_will_note_is_told_before_it(step, note, monkeypatch):
