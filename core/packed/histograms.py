@@ -19,7 +19,7 @@ from constriction import stream
 
 LARGEST_LEVEL = 127  # of a count: 1 + 4·log2(2^31)
 LONGEST_OUTLINE = 1 << 14  # symbols
-FEW = 3  # symbols to each that there is: of fewer, levels are worth a second look
+FEW, SETTLED = 3, 256  # symbols to each that there is: of fewer, levels are worth a second look, in histograms so short that it takes no millisecond
 RAREST = 4  # an outline tells counts down to 1/4
 FINER = 16  # steps of a line to a level
 
@@ -50,7 +50,7 @@ class Outline:
         """The best for these counts (n,), at least 4 of them, around the most frequent symbol, the first or the middle one."""
         tried = {int(counts.argmax()), 0, len(counts) // 2}
         best = min((Outline._around(counts, centre) for centre in sorted(tried)), key=lambda outline: outline.bits)
-        return best._settled(counts) if counts.sum() < FEW * len(counts) else best
+        return best._settled(counts) if len(counts) <= SETTLED and counts.sum() < FEW * len(counts) else best
 
     @staticmethod
     def _around(counts: np.ndarray, centre: int) -> Outline:
@@ -59,20 +59,20 @@ class Outline:
         weights = np.bincount(before, 1 - share, knots) + np.bincount(after, share, knots)
         means = (np.bincount(before, (1 - share) * counts, knots) + np.bincount(after, share * counts, knots)) / weights
         levels = np.rint(2 * np.log2(np.maximum(RAREST * means, 1))).astype(np.int32) + 1
-        outline = Outline(len(counts), centre, levels)
-        return replace(outline, bits=bits(counts, outline.frequencies(), levels, even(int(counts.sum()), len(counts))))
+        return Outline(len(counts), centre, levels)._weighed(counts)
 
     def _settled(self, counts: np.ndarray) -> Outline:
         """With each level moved by one where that takes fewer bits: of few symbols, means tell the levels roughly."""
-        best, start = self, even(int(counts.sum()), len(counts))
+        best = self
         for number in range(len(self.levels)):
             for step in (1, -1):
                 levels = best.levels.copy()
                 levels[number] = max(1, levels[number] + step)
-                moved = replace(best, levels=levels)
-                moved = replace(moved, bits=bits(counts, moved.frequencies(), levels, start))
-                best = min(best, moved, key=lambda outline: outline.bits)
+                best = min(best, replace(best, levels=levels)._weighed(counts), key=lambda outline: outline.bits)
         return best
+
+    def _weighed(self, counts: np.ndarray) -> Outline:
+        return replace(self, bits=bits(counts, self.frequencies(), self.levels, even(int(counts.sum()), self.length)))
 
     def frequencies(self) -> np.ndarray:
         """float64 (length,), all above 0, up to a factor."""
