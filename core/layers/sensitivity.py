@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from core.machine import machine
 from core.recipe import STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, digest, params, step_from_json
 from core.studies.points import is_share
 from core.work import Work
+
+if TYPE_CHECKING:
+    from core.layers.suffixes import Change, Suffixes
 
 VERSION = 1  # of the form of what is kept
 IMAGES = 250  # pictures, unless somebody asks for more
@@ -184,8 +187,9 @@ class _Table:
         self.total = len(asked.layers) * len(asked.values)
         self.made, self.done, self.shown = 0, 0, time.monotonic()
         self.suffixes, self.why_whole = self._suffixes()
+        self.rounded: Suffixes | None = None
 
-    def _suffixes(self):
+    def _suffixes(self) -> tuple[Suffixes | None, str]:
         """The network as a graph, or why it has to run whole each time."""
         from core.layers.suffixes import Suffixes
 
@@ -233,31 +237,48 @@ class _Table:
         except BadInput as error:
             self.refused[layer, value] = str(error)
             return None
-        if self.suffixes is None or subject.activations:
-            self.why_whole = self.why_whole or "The step rounds values between layers too, so every cell took a whole evaluation."
+        if self.suffixes is None:
             return _Whole(engine.measurable(subject))
         names = None
-        if self.asked.step.kind != STRUCTURE:
+        if self.asked.step.kind != STRUCTURE and not subject.activations:
             names = {name for name, weight in subject.weights.items() if weight.mask is not None or weight.grid is not None}
+        suffixes = self._rounded() if subject.activations else self.suffixes
         with self.turn():
-            return self.suffixes.change(subject.module, names)
+            return _Behind(suffixes, suffixes.change(engine.measurable(subject), names))
+
+    def _rounded(self) -> Suffixes:
+        """Of a step that rounds values between layers too, applied to the last layer: up to a changed layer, each cell rounds what this rounds.
+
+        Sums and means anywhere are among these values, and batch norms are folded where ranges are fixed.
+        """
+        from core.layers.suffixes import Suffixes
+
+        if self.rounded is None:
+            subject = engine.compress(self.asked.work(self.asked.layers[-1], self.asked.values[0]), engine.Hooks(self.turn))
+            with self.turn():
+                self.rounded = Suffixes(engine.measurable(subject))
+        return self.rounded
 
     def evaluate(self, pieces: dict) -> None:
         """Every picture through every piece, batch by batch."""
         import torch
 
-        if self.suffixes is not None:
-            self.suffixes.keep_for([piece for piece in pieces.values() if not isinstance(piece, _Whole)])
         first = not self.right[None]
+        running = {piece.suffixes for piece in pieces.values()}.union([self.suffixes] if first else []) - {None}
+        for suffixes in running:
+            suffixes.keep_for([piece.change for piece in pieces.values() if piece.suffixes is suffixes])
         with torch.inference_mode():
             for x, labels in self._pictures():
-                with self.turn():
-                    logits = self.suffixes.run(x) if self.suffixes is not None else self.base.module(x) if first else None
+                for suffixes in running:
+                    with self.turn():
+                        suffixes.run(x)
                 if first:
+                    with self.turn():
+                        logits = self.suffixes.logits if self.suffixes is not None else self.base.module(x)
                     self._add(None, logits, labels)
                 for pair, piece in pieces.items():
                     with self.turn():
-                        logits = piece.module(x) if isinstance(piece, _Whole) else self.suffixes.run_changed(piece)
+                        logits = piece.logits(x)
                     self._add(pair, logits, labels)
                     self.done += 1
                     self._tell("evaluate")
@@ -301,9 +322,25 @@ def _percent(right: np.ndarray) -> float:
     return 100 * int(right.sum()) / len(right)
 
 
+class _Behind:
+    """A changed network that runs again from where it was changed."""
+
+    def __init__(self, suffixes: Suffixes, change: Change):
+        self.suffixes, self.change, self.bytes = suffixes, change, change.bytes
+
+    def logits(self, x):
+        """For the pictures that `suffixes` ran last, which `x` are."""
+        return self.suffixes.run_changed(self.change)
+
+
 class _Whole:
     """A changed network that has to run from its beginning."""
+
+    suffixes = None
 
     def __init__(self, module):
         self.module = module
         self.bytes = sum(parameter.nbytes for parameter in module.parameters())
+
+    def logits(self, x):
+        return self.module(x)

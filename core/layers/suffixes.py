@@ -1,7 +1,7 @@
 """A network that runs once a batch, and again only from where something in it was changed.
 
-    suffixes = Suffixes(module)                        # the network as torch.fx traces it; raises BadInput where it cannot
-    change = suffixes.change(other, {"fc.weight"})     # what differs in another copy of the network
+    suffixes = Suffixes(module)                        # the network as torch.fx traces it, or as the graph it is; raises BadInput where it cannot
+    change = suffixes.change(other, {"fc.weight"})     # what differs in another copy of the network, or in a graph made from it
     suffixes.keep_for([change, …])
     logits = suffixes.run(pictures)                    # the network itself, keeping what the changes will read
     moved = suffixes.run_changed(change)               # the same pictures through the changed network: the same bits as running it whole
@@ -29,10 +29,12 @@ OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name 
 
 @dataclass(frozen=True)
 class Change:
-    """What stands at some nodes of the graph instead: modules, or tensors that the graph reads by name. Nothing, where nothing differs."""
+    """The nodes whose value may differ, none where nothing does, and what stands at some of them instead: modules, or tensors that the graph reads by name."""
 
     parts: dict[fx.Node, Any]
-    order: list[fx.Node] = field(repr=False)  # every node whose value may differ
+    order: list[fx.Node] = field(repr=False)
+    reads: dict[fx.Node, fx.Node] = field(repr=False)  # what they read that does not differ → the network's own node of that value
+    calls: dict[fx.Node, Callable[[dict], Any]] = field(repr=False)
     last: dict[fx.Node, list[fx.Node]] = field(repr=False)  # node → which of them nobody reads after it
 
     @property
@@ -43,39 +45,46 @@ class Change:
 
 class Suffixes:
     def __init__(self, module: nn.Module):
-        self.module, self.graph = module, trace(module)
+        self.module, self.graph = module, module.graph if isinstance(module, fx.GraphModule) else trace(module)
         self._nodes = list(self.graph.nodes)
         self._calls = {node: self._call(node) for node in self._nodes}
         self._kept: dict[fx.Node, Any] = {}
         self._wanted: set[fx.Node] = set()
-        self._logits: Tensor | None = None
+        self.logits: Tensor | None = None  # of the pictures that `run` was given last
 
     def change(self, other: nn.Module, names: Collection[str] | None = None) -> Change:
-        """Where `other`, a copy of the network after a step, differs: in the parameters `names`, or wherever a look at every tensor finds it."""
-        parts = {}
-        for node in self._nodes:
-            if node.op == "call_module":
-                old, new = self.module.get_submodule(node.target), other.get_submodule(node.target)
-                prefix = f"{node.target}."
-                if any(name.startswith(prefix) for name in names) if names is not None else not _equal(old, new):
-                    parts[node] = new
-            elif node.op == "get_attr":
-                old, new = (_attribute(module, node.target) for module in (self.module, other))
-                if node.target in names if names is not None else not _equal_tensors(old, new):
-                    parts[node] = new
-        moved: set[fx.Node] = set()
-        for node in self._nodes:
-            if node in parts or any(source in moved for source in node.all_input_nodes):
-                moved.add(node)
-        order = [node for node in self._nodes if node in moved]
-        return Change(parts, order, _last_uses(order))
+        """Where `other`, a copy of the network after a step, differs: in the parameters `names`, or wherever a look at every tensor finds it.
+
+        A `fx.GraphModule` may have nodes of its own, such as those that round what layers put out.
+        """
+        nodes = list(other.graph.nodes) if isinstance(other, fx.GraphModule) else self._nodes
+        own = {node.name: node for node in self._nodes}
+        parts: dict[fx.Node, Any] = {}
+        same: dict[fx.Node, fx.Node] = {}
+        for node in nodes:
+            part = self._part(node, other, names)
+            if part is not None:
+                parts[node] = part
+            elif node.name in own and _alike(node, own[node.name], same):
+                same[node] = own[node.name]
+        order = [node for node in nodes if node not in same]
+        reads = {source: same[source] for node in order for source in node.all_input_nodes if source in same}
+        return Change(parts, order, reads, {node: self._call(node, parts.get(node)) for node in order}, _last_uses(order))
+
+    def _part(self, node: fx.Node, other: nn.Module, names: Collection[str] | None) -> Any:
+        """The module or tensor of `other` that the node reads, where it is not the network's; else None."""
+        if node.op == "call_module":
+            old, new = self.module.get_submodule(node.target), other.get_submodule(node.target)
+            prefix = f"{node.target}."
+            return new if (any(name.startswith(prefix) for name in names) if names is not None else not _equal(old, new)) else None
+        if node.op == "get_attr":
+            old, new = (_attribute(module, node.target) for module in (self.module, other))
+            return new if (node.target in names if names is not None else not _equal_tensors(old, new)) else None
+        return None
 
     def keep_for(self, changes: Iterable[Change]) -> None:
         """From the next `run` on, keep the values that these changes read, and no others."""
-        self._wanted = set()
-        for change in changes:
-            moved = set(change.order)
-            self._wanted |= {source for node in change.order for source in node.all_input_nodes if source not in moved}
+        self._wanted = {node for change in changes for node in change.reads.values()}
 
     def run(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) → logits (B, K)."""
@@ -88,16 +97,16 @@ class Suffixes:
                 self._kept[node] = values[node]
             for done in last.get(node, ()):
                 del values[done]
-        self._logits = values[self._nodes[-1]]
-        return self._logits
+        self.logits = values[self._nodes[-1]]
+        return self.logits
 
     def run_changed(self, change: Change) -> Tensor:
         """The logits (B, K) of the changed network for the pictures that `run` was given last."""
-        if not change.parts:
-            return self._logits
-        values = dict(self._kept)
+        if not change.order:
+            return self.logits
+        values = {node: self._kept[own] for node, own in change.reads.items()}
         for node in change.order:
-            values[node] = self._call(node, change.parts[node])(values) if node in change.parts else self._calls[node](values)
+            values[node] = change.calls[node](values)
             for done in change.last.get(node, ()):
                 del values[done]
         return values[change.order[-1]]
@@ -121,6 +130,12 @@ class Suffixes:
                 return lambda values: _applied(lambda one, *rest, **named: getattr(one, name)(*rest, **named), node.args, node.kwargs, values)
         function, args, kwargs = _function(node)
         return lambda values: _applied(function, args, kwargs, values)
+
+
+def _alike(node: fx.Node, own: fx.Node, same: dict[fx.Node, fx.Node]) -> bool:
+    """Whether both do the same with the same values."""
+    read = fx.node.map_arg((node.args, node.kwargs), same.get)
+    return (node.op, node.target) == (own.op, own.target) and read == (own.args, own.kwargs)
 
 
 def _applied(function: Callable, args: tuple, kwargs: dict, values: dict) -> Any:

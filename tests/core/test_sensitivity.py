@@ -36,6 +36,7 @@ def run_of(question: Sensitivity, layer: str, value) -> engine.Result | str:
     [
         ("magnitude_prune", (0.5, 0.9), {}), ("random_prune", (0.7,), {}), ("gradient_prune", (0.8,), {"images": 64}), ("nm_prune", (1,), {}),
         ("share_weights", (4,), {}), ("quantize", (3, 2), {"granularity": "tensor"}), ("quantize", (4,), {"activation_bits": 4}),
+        ("quantize", (4, 3), {"activation_bits": 5, "activation_scale": "dynamic"}), ("binarize", ("channel",), {"activations": True}),
         ("binarize", ("tensor",), {}), ("factorize", (0.6,), {}), ("channel_prune", (0.5,), {"importance": "l2", "round_to": 1}),
     ],
 )  # fmt: skip
@@ -43,7 +44,7 @@ def test_every_cell_is_what_a_run_of_its_own_measures(five_layer_checkpoint, nam
     question = asked(name, *values, **fields)
     found = measure(question)
     assert found["layers"] == layers_of(five_layers.NAME) and found["values"] == list(values)
-    assert found["whole"] == ("The step rounds values between layers too, so every cell took a whole evaluation." if fields.get("activation_bits") else "")
+    assert found["whole"] == ""
     baseline = engine.run(question.baseline()).metrics
     assert found["baseline"] == {"top1": pytest.approx(baseline["top1"]), "images": IMAGES}
     changed = 0
@@ -56,6 +57,27 @@ def test_every_cell_is_what_a_run_of_its_own_measures(five_layer_checkpoint, nam
             assert cell["top1"] == whole.metrics["top1"] and cell["difference"] == whole.difference and cell["images"] == IMAGES
             changed += cell["difference"]["top1"] != 0
     assert changed
+
+
+@pytest.mark.parametrize("scale", ["static", "dynamic"])
+def test_what_rounds_values_between_layers_runs_again_from_there(scale, monkeypatch):
+    """With sums, means and a batch norm behind each convolution before the changed layer."""
+    step = STEPS.get("quantize")(activation_bits=8, activation_scale=scale)
+    question = Sensitivity("mobilenet_v3_small", "digits", step, (4,), 64)
+    chosen = [question.layers[at] for at in (20, 40, -2, -1)]
+    monkeypatch.setattr(Sensitivity, "layers", chosen)
+    changes, change = [], Suffixes.change
+
+    def noted(*arguments):
+        changes.append(change(*arguments))
+        return changes[-1]
+
+    monkeypatch.setattr(Suffixes, "change", noted)
+    found = measure(question)
+    assert [len(change.order) for change in changes] == sorted((len(change.order) for change in changes), reverse=True)
+    assert all(len(change.order) < 12 and change.bytes < 2.5e6 for change in changes[-2:])
+    for layer, (cell,) in zip(chosen, found["cells"]):
+        assert cell["top1"] == engine.run(question.work(layer, 4)).metrics["top1"]
 
 
 def test_what_cannot_be_traced_is_measured_whole_and_said(five_layer_checkpoint, monkeypatch):
