@@ -29,6 +29,7 @@ GROUPS = {
     "size": ("size",),
     "latency": ("latency",),
     "devices": ("devices",),
+    "device": ("device",),
     "cluster": ("cluster",),
     "gallery": ("gallery",),
     "papers": ("papers",),

@@ -5,27 +5,85 @@
     on(module)      to measure: the module itself on the processor, elsewhere a copy of it, which leaves the module where it is
     moved(module)   to train: the module itself, which comes back
 
-PARETOSCOPE_DEVICE names it. It is the processor unless a person says otherwise: the shipped figures are the processor's, and the same recipe
-gives other last digits on another device.
+PARETOSCOPE_DEVICE names it. Where it is not set, CUDA or MPS serves once `core.device_check` has seen it compute what the processor computes, which
+the cluster process asks for when it starts, and `python -m core device`. The same recipe gives other last digits on another device, so it is part
+of a run's identity.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import json
 import os
+import platform
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 from core.errors import BadField, NotHere
+from core.home import home
 
 DEVICES = CPU, CUDA, MPS = "cpu", "cuda", "mps"
+WORDS = {CPU: "the processor", CUDA: "CUDA", MPS: "Apple's MPS"}
+FILE = "device.json"  # in the home folder: what the check found
 
 
 def chosen() -> str:
-    """What PARETOSCOPE_DEVICE names, else the processor."""
-    given = os.environ.get("PARETOSCOPE_DEVICE") or CPU
-    if given not in DEVICES:
+    """What PARETOSCOPE_DEVICE names, else what passed the check on this machine, else the processor."""
+    given = os.environ.get("PARETOSCOPE_DEVICE")
+    if given and given not in DEVICES:
         raise BadField("PARETOSCOPE_DEVICE", given, "one of " + ", ".join(DEVICES))
-    return given
+    if given:
+        return given
+    found = checked()
+    return found["device"] if found else CPU
+
+
+def candidate() -> str | None:
+    """CUDA or MPS, where this machine looks as if it had one; told without importing torch."""
+    if sys.platform == "darwin":
+        return MPS if platform.machine() == "arm64" else None
+    return CUDA if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") else None
+
+
+def checked() -> dict | None:
+    """What the check found with this version of torch: `device`, and a `sentence`; None before there was one."""
+    try:
+        path = home() / FILE
+        found = _read(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+    return found if found["torch"] == version("torch") else None
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _changed: int) -> dict:
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or found.get("device") not in DEVICES or not isinstance(found.get("sentence"), str) or "torch" not in found:
+        raise ValueError(f"{path} is not what a check of a device writes.")
+    return found
+
+
+def unchecked() -> str | None:
+    """The device that nobody has checked or named yet."""
+    return None if os.environ.get("PARETOSCOPE_DEVICE") or checked() else candidate()
+
+
+@contextlib.contextmanager
+def using(name: str):
+    """While inside, this process computes on that device, whatever is chosen otherwise."""
+    before = os.environ.get("PARETOSCOPE_DEVICE")
+    os.environ["PARETOSCOPE_DEVICE"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PARETOSCOPE_DEVICE"]
+        else:
+            os.environ["PARETOSCOPE_DEVICE"] = before
 
 
 def place():

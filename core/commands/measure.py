@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.commands import options, terminal
+from core.commands import device, options, terminal
 from core.commands.report import report
 from core.errors import BadArtifact, BadInput, BadRecipe
 from core.recipe import MAX_JSON_BYTES, Recipe
@@ -44,7 +44,7 @@ def run_recipe(given) -> None:
     if given.artifact is not None:
         check_writable(given.artifact)
     work.check()
-    terminal.warn(work.warnings())
+    terminal.warn([*device.hint(), *work.warnings()])
     from core.commands.attached import measured
 
     with terminal.Progress(f"{work.model} on {work.dataset}") as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from core.commands import options, terminal
+from core.commands import device, options, terminal
 from core.models import checkpoints
 from core.recipe import MAX_SEED
 
@@ -45,6 +45,7 @@ def train_checkpoint(given) -> None:
     absent = DATASETS.get(given.dataset).missing()
     if absent:
         raise absent
+    terminal.warn(device.hint())
     use_threads(given.threads)
     with terminal.Progress(f"{given.model} on {given.dataset}") as progress:
         made = checkpoints.train(

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from core import device
 from core.errors import ParetoscopeError
 from core.home import folder, write_whole
 from core.jobs.locks import FileLock
@@ -30,6 +32,7 @@ from core.jobs.turns import core_count
 
 IDLE_MINUTES = 20.0
 HOST = "127.0.0.1"
+CHECK_SECONDS = 120
 LOCK, ADDRESS = "office.lock", "cluster.json"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Dask's own settings. A task may lose two workers. No worker puts results on disk, and the processes look at themselves
@@ -94,6 +97,7 @@ def serve(options: Options) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    _check_device()
     with contextlib.ExitStack() as closing:
         scribe, clients = _open(options, closing)
         facts = {"address": scribe.client.scheduler.address, "dashboard": scribe.client.dashboard_link if options.dashboard else None}
@@ -113,6 +117,17 @@ def serve(options: Options) -> int:
         logger.info("stopping")
     lock.give()
     return 0
+
+
+def _check_device() -> None:
+    """Let a device that was found and not checked yet be checked, by a process of its own, before the first run is identified."""
+    if device.unchecked() is None:
+        return
+    try:
+        told = subprocess.run([sys.executable, "-m", "core", "device"], capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)
+        logger.info("%s", (told.stdout or told.stderr).strip())
+    except subprocess.TimeoutExpired:
+        logger.warning("checking %s took longer than %d seconds; the processor serves", device.unchecked(), CHECK_SECONDS)
 
 
 def _open(options: Options, closing: contextlib.ExitStack):

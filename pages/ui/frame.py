@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from core import device
 from core.errors import ParetoscopeError
 from pages.ui import state
 
@@ -41,6 +42,9 @@ def frame(title: str) -> None:
             st.html(f'<div class="group">{group}</div>')
             for file, name, icon in pages:
                 st.page_link(file, label=name, icon=icon)
+        with guard():
+            if device.chosen() != device.CPU:
+                st.caption(f"Accuracy and training: {device.WORDS[device.chosen()]}. Latency: the processor.")
 
 
 @contextlib.contextmanager

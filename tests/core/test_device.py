@@ -1,26 +1,105 @@
 """Where accuracy and training are computed: how the device is chosen, and that all of a network goes along."""
 
 import copy
+import dataclasses
+import json
+import os
+import subprocess
 
 import pytest
 import torch
 
-from core import device
+from core import device, device_check
+from core.__main__ import main
+from core.commands.device import hint
 from core.errors import BadField, NotHere
 from core.exports import chosen
+from core.home import folder
+from core.jobs import office
 from core.methods.apply import apply
+from core.metrics.accuracy import evaluate
 from core.recipe import Recipe, step_from_json
 from core.store import Store
 from core.studies import gallery
 from core.studies.known import Shelf
+from core.training import Plan
 from core.weights import trainable
 from core.work import Work
 from tests import five_layers
 
 
-def test_the_processor_is_chosen_unless_a_person_says_otherwise(monkeypatch):
+def test_the_processor_is_chosen_where_nothing_else_was_checked(home, monkeypatch):
     monkeypatch.delenv("PARETOSCOPE_DEVICE", raising=False)
     assert device.chosen() == "cpu" == device.place().type
+
+
+@pytest.fixture
+def stand_in(home, monkeypatch):
+    """A machine that seems to have CUDA, which is the processor under another name."""
+    monkeypatch.delenv("PARETOSCOPE_DEVICE", raising=False)
+    monkeypatch.setattr(device, "candidate", lambda: "cuda")
+    monkeypatch.setattr(device, "place", lambda: torch.device("cpu"))
+    monkeypatch.setattr(device_check, "PLAN", Plan(epochs=1, learning_rate=0.05, images=128, batch_size=64, flip=False, seed=0))
+    return home
+
+
+def test_a_device_that_computes_what_the_processor_computes_serves_from_then_on(stand_in, capsys):
+    assert device.unchecked() == "cuda" and device.chosen() == "cpu"
+    assert [sentence[:36] for sentence in hint()] == ["This machine seems to have CUDA: `py"]
+    assert main(["device", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["device"] == "cuda" == device.chosen() and found["alike"] == 1 and found["top1"] == found["top1_of_the_processor"] > 20
+    assert found["sentence"].startswith("CUDA answers 100.0 % of 256 pictures as the processor does, and a short training ends at ")
+    assert device.unchecked() is None and hint() == []
+
+
+def test_a_device_that_computes_something_else_does_not_serve(stand_in, monkeypatch, capsys):
+    def off(module, *arguments):
+        predictions = evaluate(module, *arguments)
+        return dataclasses.replace(predictions, predicted=(predictions.predicted + (device.chosen() == "cuda")) % 10)
+
+    monkeypatch.setattr(device_check, "evaluate", off)
+    assert main(["device"]) == 0
+    assert capsys.readouterr().out.endswith(" of its time, so the processor goes on to serve accuracy and training.\n")
+    assert device.chosen() == "cpu" and device.unchecked() is None and device.checked()["alike"] == 0
+
+
+def test_a_device_that_torch_does_not_find_or_that_fails_does_not_serve(stand_in, monkeypatch):
+    def fails(*_arguments):
+        raise RuntimeError("CUDA error: out of memory\nmore lines")
+
+    monkeypatch.setattr(device_check, "fit", fails)
+    assert device_check.check("cuda")["sentence"] == "CUDA cannot be used (CUDA error: out of memory), so the processor serves accuracy and training."
+    monkeypatch.undo()
+    monkeypatch.setenv("PARETOSCOPE_HOME", str(stand_in))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "PyTorch does not find it on this machine" in device_check.check("cuda")["sentence"] and device.chosen() == "cpu"
+
+
+def test_a_check_of_another_torch_and_a_broken_file_count_for_nothing(stand_in):
+    path = folder() / device.FILE
+    for written in ('{"device": "cuda", "sentence": "", "torch": "1.0"}', '{"device": "tpu"}', "[]", "{"):
+        path.write_text(written)
+        os.utime(path, ns=(0, len(written)))  # the clock of the file system is coarse
+        assert device.checked() is None and device.chosen() == "cpu"
+
+
+def test_the_cluster_process_checks_what_nobody_has_checked(stand_in, monkeypatch):
+    asked = []
+    done = subprocess.CompletedProcess([], 0, "CUDA serves.", "")
+    monkeypatch.setattr(office.subprocess, "run", lambda command, **_options: asked.append(command) or done)
+    office._check_device()
+    monkeypatch.setenv("PARETOSCOPE_DEVICE", "cpu")
+    office._check_device()
+    assert [command[1:] for command in asked] == [["-m", "core", "device"]]
+
+
+def test_a_machine_without_another_device_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(device, "candidate", lambda: None)
+    monkeypatch.delenv("PARETOSCOPE_DEVICE", raising=False)
+    assert main(["device"]) == 0 and "neither CUDA nor Apple's MPS" in capsys.readouterr().out
+    monkeypatch.setenv("PARETOSCOPE_DEVICE", "mps")
+    assert main(["device"]) == 0 and capsys.readouterr().out == "PARETOSCOPE_DEVICE has Apple's MPS serve accuracy and training.\n"
 
 
 def test_an_unknown_device_and_one_that_is_not_here_are_sentences(monkeypatch):

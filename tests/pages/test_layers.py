@@ -33,6 +33,14 @@ def open_page(**query) -> AppTest:
     return page
 
 
+@pytest.mark.parametrize(("name", "told"), [("cuda", ["Accuracy and training: CUDA. Latency: the processor."]), ("cpu", []), ("tpu", [])])
+def test_a_page_says_what_computes_where_it_is_not_the_processor(name, told, notes, monkeypatch):
+    monkeypatch.setenv("PARETOSCOPE_DEVICE", name)
+    page = open_page()
+    assert [caption.value for caption in page.sidebar.caption] == told
+    assert [error.value for error in page.error][:1] == (["PARETOSCOPE_DEVICE cannot be 'tpu'; it takes one of cpu, cuda, mps."] if name == "tpu" else [])
+
+
 def keep(asked, result: dict) -> None:
     kept.put("layers", f"{asked.identity()}.json", json.dumps(result).encode())
 
