@@ -1,11 +1,12 @@
-"""The floor: the most of one field (sparsity), or the least (bits, epochs), that keeps a given accuracy, and the next position, which fails.
+"""The floor: the most of a numeric field (sparsity, temperature), or the least (bits, epochs), that keeps a given accuracy, and the next, which fails.
 
     vary = Vary.parse("magnitude_prune.sparsity", recipe)
     floor = search(vary, 91.0, measure)  # measure(recipe) → metrics
 
-The field's slider positions are bisected from mild to hard, so n of them take at most ⌈log2(n + 1)⌉ evaluations. Accuracy is only
-nearly monotone: whatever is found, its two neighbouring positions were measured, one holds and the next fails. Positions are
-not chosen by what happens to be measured already, so that a question that is asked again is answered from the store.
+The positions of a field of which one end is harder are bisected from mild to hard, so n of them take at most ⌈log2(n + 1)⌉ evaluations. Accuracy
+is only nearly monotone: whatever is found, its two neighbouring positions were measured, one holds and the next fails. Along other fields
+(temperature, learning rate) it may rise and fall: `highest` looks at the top, at the recipe's own value and at the bottom, and bisects above what
+holds. Positions are not chosen by what happens to be measured already, so that a question that is asked again is answered from the store.
 Called by `core.commands.floor` and, one look at a time, by the explorer. Measures nothing itself; imports no torch.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +28,8 @@ from core.studies.points import bytes_words, value_words
 
 SCREEN_IMAGES = 500  # pictures of a first, short look at a position
 INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
-ONLY_WHERE = {"group_size": ("granularity", "group")}  # the choice of another field without which a field says nothing
+ONLY_WHERE = {"group_size": ("granularity", "group"), "temperature": ("targets", "soft")}  # the choice of another field without which a field says nothing
+NUMBERS = (int, float)  # what can be varied; yes or no is neither
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
 
 Position = TypeVar("Position")
@@ -66,22 +69,17 @@ class Vary:
 
     def _check(self) -> None:
         step = self.recipe.steps[self.at]
-        if not self.spec.harder:
+        if self.spec.type not in NUMBERS:
             others = [
                 Vary(self.recipe, at, spec.name).name
                 for at, other in enumerate(self.recipe.steps)
                 for spec in params(type(other))
-                if spec.harder and not idle(other, spec.name)
+                if spec.type in NUMBERS and not _without_effect(other, spec.name)
             ]
             offer = f"this recipe's {', '.join(others)} can be" if others else "no field of this recipe can be"
-            raise BadRecipe(f"{self.name} cannot be varied, because neither end of it compresses more or spares work; {offer}.")
-        if idle(step, self.field):
-            other, choice = ONLY_WHERE[self.field]
-            raise BadRecipe(f"{self.name} cannot be varied, because it says nothing where the {other} is {getattr(step, other)}; set that to {choice}.")
-        instead = INSTEAD.get(self.field, "")
-        if getattr(step, instead, None) is not None:
-            value = getattr(step, instead)
-            raise BadRecipe(f"{self.name} cannot be varied, because the {instead} {value:g} stands in its place; set that to null, or vary it instead.")
+            raise BadRecipe(f"{self.name} cannot be varied, because only numbers can be; {offer}.")
+        if reason := _without_effect(step, self.field):
+            raise BadRecipe(f"{self.name} cannot be varied, because {reason}.")
         if not self.positions:
             raise BadRecipe(f"{self.name} cannot be varied, because {step.name} accepts no position of its slider beside its other fields.")
 
@@ -98,7 +96,7 @@ class Vary:
 
     @functools.cached_property
     def positions(self) -> tuple:
-        """The values of the slider from mild to hard, without those that the step refuses beside its other fields."""
+        """The values of the slider from mild to hard, or from low to high, without those that the step refuses beside its other fields."""
         spec = self.spec
         if spec.choices:
             values = sorted(choice for choice in spec.choices if choice is not None)
@@ -107,7 +105,7 @@ class Vary:
         else:
             count = round((spec.high - spec.low) / spec.step)
             values = [spec.type(min(round(spec.low + number * spec.step, 9), spec.high)) for number in range(count + 1)]
-        return tuple(value for value in (values if spec.harder == "up" else reversed(values)) if self._accepts(value))
+        return tuple(value for value in (reversed(values) if spec.harder == "down" else values) if self._accepts(value))
 
     def _accepts(self, value: object) -> bool:
         try:
@@ -123,14 +121,51 @@ class Vary:
         return Recipe(tuple(steps), self.recipe.seed)
 
     def words(self, value: object) -> str:
-        """`sparsity 80 %`, `4 bits`."""
-        return ("" if self.spec.unit else f"{self.spec.title.lower()} ") + value_words(self.spec, value)
+        """`sparsity 80 %`, `4 bits`; `round to 8 channels`, because there the unit alone would mislead."""
+        return ("" if self.spec.unit and self.spec.harder else f"{self.spec.title.lower()} ") + value_words(self.spec, value)
+
+    @property
+    def steady(self) -> bool:
+        """Whether accuracy falls nearly steadily along the positions, because one end compresses more or spares work."""
+        return bool(self.spec.harder)
+
+    @property
+    def most_looks(self) -> int:
+        """How often `next_look` answers at most."""
+        return (most_probes if self.steady else most_highest)(len(self.positions))
+
+    def next_look(self, seen: Mapping[int, Mapping]) -> int | None:
+        """The number of the position to look at next, by what `evaluation` gave of others; None when the answer is known."""
+        return probe(len(self.positions), _held(seen)) if self.steady else highest(len(self.positions), self._own, seen)
+
+    def found(self, seen: Mapping[int, Mapping]) -> tuple[Mapping | None, Mapping | None]:
+        """What was seen of the pair. Where nothing held and accuracy need not fall steadily, the best that was seen stands for what fails."""
+        last, beyond = pair(_held(seen))
+        if last is None and not self.steady:
+            beyond = _best(seen)
+        return None if last is None else seen[last], None if beyond is None else seen[beyond]
+
+    @property
+    def _own(self) -> int | None:
+        """The position nearest to the recipe's own value."""
+        own = getattr(self.recipe.steps[self.at], self.field)
+        return None if own is None else min(range(len(self.positions)), key=lambda at: abs(self.positions[at] - own))
 
 
 def idle(step: Step, field: str) -> bool:
     """Whether another field's choice leaves this one without a meaning."""
     other, choice = ONLY_WHERE.get(field, ("", None))
-    return bool(other) and getattr(step, other) != choice
+    return hasattr(step, other) and getattr(step, other) != choice
+
+
+def _without_effect(step: Step, field: str) -> str:
+    """Which other field of the step leaves this one without an effect, and what to do; "" where none does."""
+    if idle(step, field):
+        other, choice = ONLY_WHERE[field]
+        return f"it says nothing where the {other} is {getattr(step, other)}; set that to {choice}"
+    instead = INSTEAD.get(field, "")
+    value = getattr(step, instead, None)
+    return "" if value is None else f"the {instead} {value:g} stands in its place; set that to null, or vary it instead"
 
 
 def pair(held: Mapping[int, bool]) -> tuple[int | None, int | None]:
@@ -155,6 +190,43 @@ def most_probes(count: int) -> int:
     return math.ceil(math.log2(count + 1))
 
 
+def highest(count: int, own: int | None, seen: Mapping[int, Mapping]) -> int | None:
+    """The next of `count` positions, from low to high, to look at for the highest that holds, where accuracy may rise and fall.
+
+    The highest comes first: if it holds, nothing is left to ask. Then `own`, which may well hold, and the lowest; while nothing holds, the middle
+    of the wider gap beside the best, `most_seeks` positions in all. Between the highest that holds and the next that fails it bisects.
+    `seen` has, by number, `holds` and `top1`; None when there is nothing more to look at.
+    """
+    held = _held(seen)
+    if any(held.values()):
+        return probe(count, held)
+    first = next((at for at in (count - 1, own, 0) if at is not None and at not in seen), None)
+    if first is not None or len(seen) >= most_seeks(count):
+        return first
+    gaps = [gap for gap in itertools.pairwise(sorted(seen)) if gap[1] - gap[0] > 1]
+    beside = [gap for gap in gaps if _best(seen) in gap] or gaps
+    return sum(max(beside, key=lambda gap: (gap[1] - gap[0], gap))) // 2 if beside else None
+
+
+def most_seeks(count: int) -> int:
+    """How many of `count` positions `highest` looks at until one holds; all, where they are four or fewer."""
+    return most_probes(count) + 1
+
+
+def most_highest(count: int) -> int:
+    """How often `highest` answers at most: until one holds, and then by halves."""
+    return min(count, most_seeks(count) - 1 + math.ceil(math.log2(max(1, count - 1))))
+
+
+def _held(seen: Mapping[int, Mapping]) -> dict[int, bool]:
+    return {at: each["holds"] for at, each in seen.items()}
+
+
+def _best(seen: Mapping[int, Mapping]) -> int | None:
+    """The position of the most accuracy, the higher of two alike."""
+    return max(seen, key=lambda at: (seen[at]["top1"], at), default=None)
+
+
 def bracket(positions: Sequence[Position], holds: Callable[[Position], bool], held: dict[int, bool] | None = None) -> tuple[Position | None, Position | None]:
     """The last position that holds and the next, which fails; None in place of the one where there is none.
 
@@ -175,13 +247,16 @@ def search(
     screen: Callable[[Recipe], Metrics | None] = lambda recipe: None,
     report: Callable[[object, int, int], None] = lambda value, number, most: None,
 ) -> dict:
-    """`recipe` (JSON, at the best value), `holds` and `fails` (what `evaluation` gives, or None) and `evaluations`, in their order.
+    """`recipe` (JSON, at the best value), `holds` and `fails` (what `evaluation` gives, or None: `Vary.found`) and `evaluations`, in their order.
 
     `measure` gives a recipe's metrics on all the pictures that count. `screen` may give those on the first few: where their
     95 % Wilson interval excludes `min_top1`, they stand for the position, unless it is one of the pair. Both positions of
     the pair are measured on all; where that contradicts a screen, the search goes on. `report` is told the value that is
-    looked at next, its number, and how many there will be, if no screen is contradicted.
+    looked at next, its number, and how many there will be, if no screen is contradicted. Where accuracy need not fall steadily there
+    is no screen: what a position keeps decides where to look next, and that must be the same when the question is asked again.
     """
+    if not vary.steady:
+        return _search_highest(vary, min_top1, measure, report)
     held: dict[int, bool] = {}
     measured: dict[int, dict] = {}
     looks: list[dict] = []
@@ -216,18 +291,37 @@ def search(
     }  # fmt: skip
 
 
+def _search_highest(vary: Vary, min_top1: float, measure: Callable[[Recipe], Metrics], report: Callable[[object, int, int], None]) -> dict:
+    seen: dict[int, dict] = {}
+    while (at := vary.next_look(seen)) is not None:
+        value = vary.positions[at]
+        report(value, len(seen) + 1, vary.most_looks)
+        seen[at] = evaluation(value, measure(vary.recipe_at(value)), min_top1)
+    holds, fails = vary.found(seen)
+    recipe = None if holds is None else vary.recipe_at(holds["value"]).to_json()
+    return {"recipe": recipe, "holds": holds, "fails": fails, "evaluations": list(seen.values())}
+
+
 def evaluation(value: object, metrics: Metrics, min_top1: float) -> dict:
     """What was measured of one position: `value`, `holds`, `top1` with its interval, `images`, `artifact_bytes`."""
     figures = {name: metrics[name] for name in ("top1", "top1_low", "top1_high", "images", "artifact_bytes")}
     return {"value": value, "holds": bool(metrics["top1"] >= min_top1)} | figures
 
 
-def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping | None) -> str:
-    """What was found, with the pair."""
+def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping | None, looked: int) -> str:
+    """What was found, with the pair. `looked` is how many positions were looked at."""
     asked = f"at least {min_top1:g} % top-1"
-    if holds is None:
+    if holds is None and vary.steady:
         return f"Already the mildest position, {vary.words(fails['value'])}, fails: it keeps {fails['top1']:.2f} %, and {asked} is asked for."
+    if holds is None:
+        best = f"the best of them, {vary.words(fails['value'])}, keeps {fails['top1']:.2f} %"
+        if looked == len(vary.positions):
+            return f"All {looked} positions were looked at, and none keeps {asked}; {best}."
+        return f"None of the {looked} positions looked at keeps {asked}; {best}, and as accuracy need not fall steadily with this field, others may keep more."
     kept = f"{holds['top1']:.2f} % top-1 ({bytes_words(holds['artifact_bytes'])})"
     if fails is None:
-        return f"Even the hardest position, {vary.words(holds['value'])}, holds: it keeps {kept}, and {asked} is asked for."
-    return f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} keeps {fails['top1']:.2f} %."
+        end = "hardest" if vary.steady else "highest"
+        return f"Even the {end} position, {vary.words(holds['value'])}, holds: it keeps {kept}, and {asked} is asked for."
+    found = f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} keeps {fails['top1']:.2f} %"
+    unsteady = ". Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
+    return found + ("." if vary.steady else unsteady)

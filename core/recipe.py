@@ -33,8 +33,8 @@ PRUNE, STRUCTURE, GRID, REPAIR, TRAIN = "prune", "structure", "grid", "repair", 
 class Param:
     """What one field of a step accepts, and how it is drawn. `type` is float, int, bool or str.
 
-    `harder` says which way a number compresses more, or spares work: "up", "down", or nothing where neither does. Only what says so has a
-    floor; a share or a limit that is named sparsity or threshold need not say that it is "up", nor one of `SPARED` that it is "down". A `later`
+    `harder` says which way a number compresses more, or spares work: "up", "down", or nothing where neither does, and a floor is the most of it.
+    A share or a limit that is named sparsity or threshold need not say that it is "up", nor one of `SPARED` that it is "down". A `later`
     field came to its step after recipes without it were measured: at its default it is left out of the canonical form, so that those keep their
     keys. `stops` are where the slider stands of a field that spans decades, in ascending order; any other number between `low` and `high` is accepted as well.
     """

@@ -18,8 +18,10 @@ WORTH_SCREENING = 4 * floor.SCREEN_IMAGES  # pictures; a split of fewer is measu
 def add(commands) -> None:
     command = commands.add_parser(
         "floor", help="find how far one field can go at a given accuracy",
-        description="Bisects the slider positions of one field of a recipe for the most of it (sparsity), or the least (bits), that keeps a given top-1\n"
-        "accuracy. Ends with two neighbouring positions that were both measured: one holds, the next fails.",
+        description="Bisects the slider positions of one numeric field of a recipe for the most of it (sparsity), or the least (bits), that keeps a given\n"
+        "top-1 accuracy. Ends with two neighbouring positions that were both measured: one holds, the next fails. Along fields of which neither\n"
+        "end compresses more (temperature, learning rate) accuracy may rise and fall: the highest position, the recipe's own and the lowest are\n"
+        "measured first, and the answer is the highest place at which it was found to change.",
         epilog="Every position that was measured is kept, as by `run --no-latency`; the same question again, or after Ctrl-C, costs only what is missing.",
     )  # fmt: skip
     options.model_and_dataset(command)
@@ -91,14 +93,14 @@ def _search(work: Work, vary: floor.Vary, min_top1: float, progress: terminal.Pr
 
 
 def report(vary: floor.Vary, result: dict) -> str:
-    """Every position that was looked at, from mild to hard, then what that means, and the recipe."""
+    """Every position that was looked at, from mild to hard or from low to high, then what that means, and the recipe."""
     order = {value: number for number, value in enumerate(vary.positions)}
     looks = sorted(result["evaluations"], key=lambda look: (order[look["value"]], look["images"]))
     rows = [[vary.name, "top-1", "pictures", "download", f"at least {result['min_top1']:g} %"]]
     for look in looks:
         top1 = f"{look['top1']:.2f} % ({look['top1_low']:.2f} … {look['top1_high']:.2f})"
         rows.append([value_words(vary.spec, look["value"]), top1, f"{look['images']:,}", terminal.bytes_text(look["artifact_bytes"]), _verdict(look, looks)])
-    said = floor.sentence(vary, result["min_top1"], result["holds"], result["fails"])
+    said = floor.sentence(vary, result["min_top1"], result["holds"], result["fails"], len({look["value"] for look in looks}))
     lines = [f"{result['model']} on {result['dataset']}, {result['split']}", "", terminal.table(rows), "", said]
     if result["recipe"] is not None:
         lines += ["", json.dumps(result["recipe"])]

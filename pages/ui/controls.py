@@ -72,9 +72,9 @@ def _sparsity(view: View) -> None:
         floor.button(view, floor.SPARSITY, name)
 
 
-def _beside(slider: str):
+def _beside(slider: str, alignment: str = "distribute"):
     """The row below a slider: its switch, and its floor at the right."""
-    return st.container(key=f"beside-{slider}", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False)
+    return st.container(key=f"beside-{slider}", horizontal=True, horizontal_alignment=alignment, vertical_alignment="center", wrap=False)
 
 
 def _change_pruning(name: str) -> None:
@@ -110,7 +110,10 @@ def _temperature(view: View) -> None:
         "Temperature", temperature(view.recipe), key="temperature", low=spec.low, high=spec.high, step=spec.step, on_move=_move_temperature,
         help=spec.help, answers=answers.find(zoo.checkpoint(view.model, view.dataset)),
     )  # fmt: skip
-    if not distills:
+    if distills:
+        with _beside("temperature", "right"):
+            floor.button(view, floor.TEMPERATURE)
+    else:
         wanted = edits.add(view.recipe, "distill", temperature=temperature(view.recipe))
         known = services.shelf().known(view.model, view.dataset)
         seconds = follow.estimate_recipe(wanted, known)

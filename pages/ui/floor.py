@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core.errors import ParetoscopeError
-from core.floor import Vary, evaluation, idle, most_probes, pair, probe, sentence
+from core.floor import NUMBERS, Vary, evaluation, idle, sentence
 from core.recipe import Param, Recipe
 from core.store import COMPLETE, OPEN
 from core.work import Work
 from pages.ui import edits, follow, services, state, words
 from pages.ui.link import View
 
-SPARSITY, BITS = "sparsity", "bits"  # the explorer's own sliders that have a floor, by their keys
+SPARSITY, BITS, TEMPERATURE = "sparsity", "bits", "temperature"  # the explorer's own sliders that have a floor, by their keys
 HELP = "How far this can go at an accuracy that you name."
 SECONDS_A_RUN = 4  # beside its training
 WIDTH = 300  # pixels, of what the button opens
@@ -35,7 +35,7 @@ class Going:
     most: int
 
 
-def button(view: View, slider: str, pruning: str) -> None:
+def button(view: View, slider: str, pruning: str = "") -> None:
     """The button beside a slider of the explorer, and what it opens. `pruning` names the step that the sparsity is of."""
     opened = st.popover("Floor", key=f"floor-{slider}", type="tertiary", on_change="rerun", help=HELP)
     if opened.open:
@@ -46,10 +46,10 @@ def button(view: View, slider: str, pruning: str) -> None:
 def beside(view: View, at: int, spec: Param) -> None:
     """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one.
 
-    Nothing where no end is harder, or the field says nothing.
+    Nothing where the field is no number, or says nothing.
     """
     slider = f"{at}-{spec.name}"
-    if not spec.harder or idle(view.recipe.steps[at], spec.name):
+    if spec.type not in NUMBERS or idle(view.recipe.steps[at], spec.name):
         return
     st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
     if state.session().get("floor_field") == slider:
@@ -71,7 +71,7 @@ def _question(view: View, slider: str, field: Callable[[], Vary]) -> None:
     try:
         vary = field()
         known = services.shelf().known(view.model, view.dataset)
-        seconds = most_probes(len(vary.positions)) * (follow.estimate_recipe(vary.recipe, known) + SECONDS_A_RUN)
+        seconds = vary.most_looks * (follow.estimate_recipe(vary.recipe, known) + SECONDS_A_RUN)
     except ParetoscopeError as error:
         st.error(str(error))
         return
@@ -79,9 +79,10 @@ def _question(view: View, slider: str, field: Callable[[], Vary]) -> None:
     if state.widget(key) is None:
         state.set_widget(key, _usual(view, known.baseline))
     st.number_input("Keep at least, % top-1", min_value=0.0, max_value=100.0, step=0.1, format="%.2f", key=key)
+    does = f"Bisects the {vary.spec.title.lower()}" if vary.steady else "Looks for the highest position that holds"
     st.caption(
-        f"Bisects the {vary.spec.title.lower()} and leaves the rest of the recipe as it is: at most {most_probes(len(vary.positions))} runs, "
-        f"{words.duration(seconds)}. Ends with two neighbouring positions, one that holds and one that fails."
+        f"{does} and leaves the rest of the recipe as it is: at most {vary.most_looks} runs, {words.duration(seconds)}. "
+        f"Ends with two neighbouring positions, one that holds and one that fails."
     )
     st.button("Start", key=f"floor-start-{slider}", type="primary", on_click=_start, args=(view, vary, slider))
 
@@ -91,6 +92,8 @@ def varied(recipe: Recipe, slider: str, pruning: str) -> Vary:
     if slider == SPARSITY:
         recipe = edits.set_sparsity(recipe, max(edits.sparsity(recipe), edits.field(pruning, "sparsity").step), pruning)
         return _vary(recipe, edits.find(recipe, edits.WEIGHTS, edits.CHANNELS), "sparsity")
+    if slider == TEMPERATURE:
+        return _vary(recipe, edits.find(recipe, "distill"), "temperature")
     recipe = edits.set_bits(recipe, min(edits.bits(recipe), max(edits.field("quantize", "weight_bits").choices)))
     return _vary(recipe, edits.find(recipe, "quantize"), "weight_bits")
 
@@ -101,6 +104,8 @@ def moved(recipe: Recipe, vary: Vary, value, slider: str) -> Recipe:
         return edits.set_sparsity(recipe, value, vary.recipe.steps[vary.at].name)
     if slider == BITS:
         return edits.set_bits(recipe, value)
+    if slider == TEMPERATURE:
+        return edits.set_temperature(recipe, value)
     return vary.recipe_at(value) if _rest(recipe, vary) == _rest(vary.recipe, vary) else recipe
 
 
@@ -122,7 +127,7 @@ def look(view: View) -> Going | None:
     if asked is None:
         return None
     vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]))
-    most = most_probes(len(vary.positions))
+    most = vary.most_looks
     if session.get("phase") == "drag":  # what is dragged goes first
         return Going(asked["words"], len(asked["seen"]), most)
     try:
@@ -132,12 +137,12 @@ def look(view: View) -> Going | None:
     if at is not None:
         asked["words"] = f"floor: {vary.words(vary.positions[at])}"
         return Going(asked["words"], len(asked["seen"]), most)
-    holds, fails = (None if at is None else asked["seen"][at] for at in pair(_held(asked)))
+    holds, fails = vary.found(asked["seen"])
     if holds is not None and (view.model, view.dataset) == (asked["model"], asked["dataset"]):
         found, wanted = (moved(recipe, vary, holds["value"], asked["slider"]) for recipe in (view.recipe, vary.recipe))
         if found.key() == wanted.key():
             state.change(recipe=found)
-    return _end(asked, sentence(vary, asked["min_top1"], holds, fails))
+    return _end(asked, sentence(vary, asked["min_top1"], holds, fails, len(asked["seen"])))
 
 
 def said(view: View) -> str:
@@ -147,8 +152,8 @@ def said(view: View) -> str:
 
 
 def _advance(asked: dict, vary: Vary) -> int | None:
-    """The position that is being measured; None when the pair is known. Raises what made a run fail."""
-    while (at := probe(len(vary.positions), _held(asked))) is not None:
+    """The position that is being measured; None when the answer is known. Raises what made a run fail."""
+    while (at := vary.next_look(asked["seen"])) is not None:
         value = vary.positions[at]
         work = Work(asked["model"], asked["dataset"], vary.recipe_at(value), latency=False)
         if asked["at"] == at:
@@ -162,10 +167,6 @@ def _advance(asked: dict, vary: Vary) -> int | None:
             raise ParetoscopeError(row["message"] or f"The run of {vary.words(value)} was cancelled.")
         asked["seen"][at] = evaluation(value, row["metrics"], asked["min_top1"])
     return None
-
-
-def _held(asked: dict) -> dict[int, bool]:
-    return {at: seen["holds"] for at, seen in asked["seen"].items()}
 
 
 def _end(asked: dict, text: str) -> None:
@@ -197,7 +198,7 @@ def _stop(slider: str) -> None:
 
 def _close(slider: str) -> None:
     state.session()["floor_field"] = None
-    if slider in (SPARSITY, BITS):
+    if slider in (SPARSITY, BITS, TEMPERATURE):
         state.set_widget(f"floor-{slider}", False)
 
 

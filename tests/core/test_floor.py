@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import core.methods  # noqa: F401
-from core.errors import BadInput
-from core.floor import Vary, bracket, most_probes, search, sentence
+from core.errors import BadInput, BadRecipe
+from core.floor import INSTEAD, NUMBERS, ONLY_WHERE, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
 from core.metrics.accuracy import Predictions, summary
 from core.recipe import STEPS, Recipe, params
 
@@ -65,6 +65,10 @@ def test_positions_are_the_sliders_from_mild_to_hard():
     assert Vary.parse("quantize.group_size", recipe(QUANTIZE | {"granularity": "group"})).positions == (16, 32, 64, 128)
     assert Vary.parse("finetune.epochs", recipe({"step": "finetune"})).positions == tuple(range(50, 0, -1))
     assert Vary.parse("nm_prune.n", recipe({"step": "nm_prune", "n": 2, "m": 4})).positions == (3, 2, 1)
+    distill = recipe({"step": "distill", "learning_rate": 0.1})
+    assert Vary.parse("distill.temperature", distill).positions == tuple(np.arange(1, 20.5, 0.5))
+    assert Vary.parse("distill.learning_rate", distill).positions == tuple((np.arange(1, 2001) / 10_000).round(9))
+    assert Vary.parse("channel_prune.round_to", recipe({"step": "channel_prune"})).positions == (1, 4, 8, 16)
     assert Vary.parse("nm_prune.m", recipe({"step": "nm_prune", "n": 4, "m": 8})).positions == tuple(range(5, 17))
 
 
@@ -88,12 +92,14 @@ def test_the_rest_of_the_recipe_stays():
         (
             "quantize.clipping",
             [PRUNE, QUANTIZE],
-            "quantize.clipping cannot be varied, because neither end of it compresses more or spares work; this recipe's magnitude_prune.sparsity, "
+            "quantize.clipping cannot be varied, because only numbers can be; this recipe's magnitude_prune.sparsity, "
             "magnitude_prune.threshold, quantize.weight_bits, quantize.activation_bits can be.",
         ),
         ("quantize.group_size", [QUANTIZE], "it says nothing where the granularity is channel; set that to group."),
         ("cast.dtype", [{"step": "cast"}], "no field of this recipe can be."),
-        ("distill.temperature", [{"step": "distill"}], "this recipe's distill.epochs, distill.images can be."),
+        ("quantize.symmetric", [QUANTIZE], "because only numbers can be; this recipe's quantize.weight_bits, quantize.activation_bits can be."),
+        ("magnitude_prune.layers", [PRUNE | {"threshold": 1}], "because only numbers can be; this recipe's magnitude_prune.threshold can be."),
+        ("distill.temperature", [{"step": "distill", "targets": "hard"}], "because it says nothing where the targets is hard; set that to soft."),
         ("magnitude_prune.sparsity", [PRUNE | {"threshold": 0.1}], "because the threshold 0.1 stands in its place"),
     ],
 )
@@ -101,6 +107,25 @@ def test_what_cannot_be_varied_is_one_sentence(vary, steps, said):
     with pytest.raises(BadInput) as caught:
         Vary.parse(vary, recipe(*steps))
     assert said in str(caught.value) and str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name,spec", [(name, spec) for name, kind in STEPS.items() for spec in params(kind)], ids=lambda value: getattr(value, "name", value))
+def test_every_number_of_every_step_can_be_varied_or_another_field_is_in_its_place(name, spec):
+    step = {"step": name}
+    if spec.type not in NUMBERS:
+        with pytest.raises(BadRecipe, match="because only numbers can be; "):
+            Vary.parse(f"{name}.{spec.name}", recipe(step))
+        return
+    try:
+        vary = Vary.parse(f"{name}.{spec.name}", recipe(step))
+    except BadRecipe as refused:
+        other, choice = ONLY_WHERE.get(spec.name) or (INSTEAD[spec.name], None)
+        assert f"the {other} " in str(refused)
+        vary = Vary.parse(f"{name}.{spec.name}", recipe(step | {other: choice}))
+    assert len(vary.positions) >= 3 and len(set(vary.positions)) == len(vary.positions)
+    assert list(vary.positions) == sorted(vary.positions, reverse=spec.harder == "down")
+    assert vary.next_look({}) in range(len(vary.positions)) and 2 <= vary.most_looks <= 2 * most_probes(len(vary.positions))
+    assert all(getattr(vary.recipe_at(value).steps[0], spec.name) == value for value in vary.positions[:: max(1, len(vary.positions) // 4)])
 
 
 class Pictures:
@@ -168,11 +193,115 @@ def test_exactly_the_accuracy_asked_for_holds():
     metrics = lambda asked: {"top1": top1[asked.steps[0].weight_bits], "top1_low": 0.0, "top1_high": 100.0, "images": 5000, "artifact_bytes": 1_230_000}
     found = search(vary, 91.02, metrics)
     assert (found["holds"]["value"], found["fails"]["value"]) == (5, 4)
-    said = sentence(vary, 91.02, found["holds"], found["fails"])
+    said = sentence(vary, 91.02, found["holds"], found["fails"], 3)
     assert said == "The floor for at least 91.02 % top-1 is 5 bits, which keeps 91.02 % top-1 (1.23 MB); 4 bits keeps 91.00 %."
     found = search(vary, 95, metrics)
     assert found["holds"] is None and found["recipe"] is None
-    said = sentence(vary, 95, None, found["fails"])
+    said = sentence(vary, 95, None, found["fails"], 4)
     assert said == "Already the mildest position, 16 bits, fails: it keeps 92.00 %, and at least 95 % top-1 is asked for."
     found = search(vary, 5, metrics)
-    assert found["fails"] is None and sentence(vary, 5, found["holds"], None).startswith("Even the hardest position, 2 bits, holds: it keeps 10.00 % top-1 (")
+    said = sentence(vary, 5, found["holds"], None, 3)
+    assert found["fails"] is None and said.startswith("Even the hardest position, 2 bits, holds: it keeps 10.00 % top-1 (")
+
+
+def climb(top1: list[float], own: int | None, least: float) -> tuple[int | None, dict[int, dict]]:
+    """The highest position that holds, and all that was looked at, in that order."""
+    seen: dict[int, dict] = {}
+    while (at := highest(len(top1), own, seen)) is not None:
+        assert at not in seen
+        seen[at] = {"holds": top1[at] >= least, "top1": top1[at]}
+    return max((at for at, each in seen.items() if each["holds"]), default=None), seen
+
+
+def risen(count: int, peak: int, fall: float = 1.0) -> list[float]:
+    return [90 - fall * abs(at - peak) for at in range(count)]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=300), st.data())
+def test_whatever_the_accuracy_is_the_pair_is_two_neighbours_or_nothing_that_was_seen_holds(top1, data):
+    own = data.draw(st.none() | st.integers(0, len(top1) - 1))
+    found, seen = climb(top1, own, 5)
+    assert len(seen) <= most_highest(len(top1)) and next(iter(seen)) == len(top1) - 1
+    if found is None:
+        assert min(len(top1), 3) <= len(seen) + (own in (None, 0, len(top1) - 1)) and len(seen) <= most_seeks(len(top1))
+        assert {0, len(top1) - 1 if own is None else own} <= seen.keys() and not any(each["holds"] for each in seen.values())
+        assert len(top1) > 4 or max(top1) < 5
+    else:
+        assert found == len(top1) - 1 or not seen[found + 1]["holds"]
+
+
+@given(st.integers(2, 2000), st.data())
+def test_from_an_own_value_that_holds_the_end_of_what_holds_is_found(count, data):
+    """Accuracy rises and falls: what holds is one stretch, and the recipe is in it."""
+    first = data.draw(st.integers(0, count - 1))
+    last = data.draw(st.integers(first, count - 1))
+    own = data.draw(st.integers(first, last))
+    found, seen = climb([float(first <= at <= last) for at in range(count)], own, 1)
+    assert found == last and len(seen) <= 2 + math.ceil(math.log2(count)) and (last < count - 1 or len(seen) == 1)
+
+
+@given(st.integers(5, 400), st.data())
+def test_a_peak_that_holds_is_climbed_to_from_a_value_that_does_not(count, data):
+    peak, own = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, count - 1))
+    wide = count // 6
+    found, _seen = climb(risen(count, peak), own, 90 - wide)
+    assert found == min(peak + wide, count - 1)
+
+
+@pytest.mark.parametrize(
+    ("top1", "own", "least", "found", "looked"),
+    [
+        (risen(39, 12), 6, 80, 22, [38, 6, 22, 30, 26, 24, 23]),  # rises and falls
+        (risen(39, 12), 30, 80, 22, [38, 30, 0, 15, 22, 26, 24, 23]),  # the recipe's own value fails
+        (risen(39, 12), 30, 91, None, [38, 30, 0, 15, 22, 7, 11]),  # nothing holds: it ends beside the peak
+        ([50.0] * 39, 6, 50, 38, [38]),  # a plateau that holds
+        ([50.0] * 39, 6, 51, None, [38, 6, 0, 22, 30, 34, 36]),  # a plateau that does not: as high as can be
+        ([9.0, 1, 9, 1], 1, 5, 0, [3, 1, 0]),  # a place of change, and not the only one
+        ([9.0, 1, 1, 1], None, 5, 0, [3, 0, 1]),
+        ([1.0, 1, 9, 1], 0, 5, 2, [3, 0, 1, 2]),  # four are all looked at before none is said to hold
+        ([1.0], 0, 5, None, [0]),
+    ],
+)
+def test_where_it_looks_when_accuracy_may_rise_and_fall(top1, own, least, found, looked):
+    at, seen = climb(top1, own, least)
+    assert (at, list(seen)) == (found, looked)
+
+
+def measure_temperature(asked: Recipe) -> dict:
+    top1 = 91 - abs(asked.steps[0].temperature - 6)
+    return {"top1": top1, "top1_low": top1 - 1, "top1_high": top1 + 1, "images": 5000, "artifact_bytes": 1_230_000}
+
+
+def of_temperature(min_top1: float) -> tuple[dict, str]:
+    vary = Vary.parse("distill.temperature", recipe({"step": "distill", "temperature": 4}))
+    told = []
+    found = search(vary, min_top1, measure_temperature, lambda _: pytest.fail("screened"), lambda value, number, most: told.append((value, number, most)))
+    assert told == [(look["value"], number, vary.most_looks) for number, look in enumerate(found["evaluations"], 1)]
+    return found, sentence(vary, min_top1, found["holds"], found["fails"], len(found["evaluations"]))
+
+
+def test_the_floor_of_a_temperature_is_the_highest_that_holds():
+    found, said = of_temperature(88.0)
+    assert (found["holds"]["value"], found["fails"]["value"]) == (9, 9.5) and found["recipe"]["steps"][0]["temperature"] == 9
+    assert [look["value"] for look in found["evaluations"]][:3] == [20, 4, 12] and len(found["evaluations"]) <= 7
+    assert said == (
+        "The floor for at least 88 % top-1 is temperature 9, which keeps 88.00 % top-1 (1.23 MB); 9.5 keeps 87.50 %. "
+        "Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
+    )
+    found, said = of_temperature(70.0)
+    assert said == "Even the highest position, temperature 20, holds: it keeps 77.00 % top-1 (1.23 MB), and at least 70 % top-1 is asked for."
+    assert found["fails"] is None and len(found["evaluations"]) == 1
+
+
+def test_where_nothing_held_the_best_is_named_and_nothing_is_claimed_of_the_rest():
+    found, said = of_temperature(95.0)
+    assert found["holds"] is None and found["recipe"] is None and found["fails"] == max(found["evaluations"], key=lambda look: look["top1"])
+    assert said == (
+        f"None of the {len(found['evaluations'])} positions looked at keeps at least 95 % top-1; the best of them, temperature 6, keeps 91.00 %, "
+        "and as accuracy need not fall steadily with this field, others may keep more."
+    )
+    few = Vary.parse("channel_prune.round_to", recipe({"step": "channel_prune"}))
+    metrics = lambda asked: {"top1": float(asked.steps[0].round_to), "top1_low": 0.0, "top1_high": 99.0, "images": 50, "artifact_bytes": 1}
+    found = search(few, 95, metrics)
+    said = sentence(few, 95, None, found["fails"], len(found["evaluations"]))
+    assert said == "All 4 positions were looked at, and none keeps at least 95 % top-1; the best of them, round to 16 channels, keeps 16.00 %."

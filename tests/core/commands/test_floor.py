@@ -91,6 +91,26 @@ def test_clear_positions_are_seen_on_the_first_pictures_alone(call, five_layer_c
     assert {look["images"] for look in json.loads(call("--json", "--images", "100", vary="magnitude_prune.sparsity", top1=55)[1])["evaluations"]} == {100}
 
 
+def test_a_temperature_is_looked_for_from_the_top_and_from_its_own_value(call, five_layer_checkpoint, recipe_file):
+    """Trained on a few pictures: at its own value, not at the top, where accuracy is another one; and the same again from the store."""
+    step = {"step": "distill", "temperature": 2, "alpha": 1.0, "learning_rate": 0.2, "images": 100}
+    recipe_file.write_text(json.dumps({"steps": [step]}))
+    asked = {"vary": "distill.temperature", "top1": 100}
+    status, out, err = call("--json", "--images", "100", **asked)
+    result = json.loads(out)
+    values = [look["value"] for look in result["evaluations"]]
+    assert status == 0 and values[:3] == [20, 2, 1] and "five_layers on digits, temperature 20" in err
+    assert result["vary"] == "distill.temperature" and result["holds"] is None and result["recipe"] is None
+    best = max(result["evaluations"], key=lambda look: (look["top1"], look["value"]))
+    assert result["fails"] == best and len(values) == floor.most_seeks(39)
+    said = call("--images", "100", **asked)[1]
+    assert f"None of the {len(values)} positions looked at keeps at least 100 % top-1; the best of them, temperature {best['value']:g}, " in said
+    status, out, _err = call("--json", "--images", "100", **asked | {"top1": best["top1"]})
+    result = json.loads(out)
+    assert status == 0 and result["holds"]["top1"] >= best["top1"] and Recipe.from_json(result["recipe"]).steps[0].temperature == result["holds"]["value"]
+    assert result["fails"] is None or result["fails"]["value"] == result["holds"]["value"] + 0.5
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
