@@ -194,7 +194,7 @@ def highest(count: int, own: int | None, seen: Mapping[int, Mapping]) -> int | N
     """The next of `count` positions, from low to high, to look at for the highest that holds, where accuracy may rise and fall.
 
     The highest comes first: if it holds, nothing is left to ask. Then `own`, which may well hold, and the lowest; while nothing holds, the middle
-    of the wider gap beside the best, `most_seeks` positions in all. Between the highest that holds and the next that fails it bisects.
+    of the widest gap beside the best or one of several alike, `most_seeks` positions in all. Between the highest that holds and the next that fails it bisects.
     `seen` has, by number, `holds` and `top1`; None when there is nothing more to look at.
     """
     held = _held(seen)
@@ -204,7 +204,8 @@ def highest(count: int, own: int | None, seen: Mapping[int, Mapping]) -> int | N
     if first is not None or len(seen) >= most_seeks(count):
         return first
     gaps = [gap for gap in itertools.pairwise(sorted(seen)) if gap[1] - gap[0] > 1]
-    beside = [gap for gap in gaps if _best(seen) in gap] or gaps
+    most = max(each["top1"] for each in seen.values())
+    beside = [gap for gap in gaps if any(seen[at]["top1"] == most for at in gap)] or gaps
     return sum(max(beside, key=lambda gap: (gap[1] - gap[0], gap))) // 2 if beside else None
 
 

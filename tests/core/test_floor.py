@@ -255,7 +255,7 @@ def test_a_peak_that_holds_is_climbed_to_from_a_value_that_does_not(count, data)
         (risen(39, 12), 30, 80, 22, [38, 30, 0, 15, 22, 26, 24, 23]),  # the recipe's own value fails
         (risen(39, 12), 30, 91, None, [38, 30, 0, 15, 22, 7, 11]),  # nothing holds: it ends beside the peak
         ([50.0] * 39, 6, 50, 38, [38]),  # a plateau that holds
-        ([50.0] * 39, 6, 51, None, [38, 6, 0, 22, 30, 34, 36]),  # a plateau that does not: as high as can be
+        ([50.0] * 39, 6, 51, None, [38, 6, 0, 22, 30, 14, 34]),  # a plateau that does not
         ([9.0, 1, 9, 1], 1, 5, 0, [3, 1, 0]),  # a place of change, and not the only one
         ([9.0, 1, 1, 1], None, 5, 0, [3, 0, 1]),
         ([1.0, 1, 9, 1], 0, 5, 2, [3, 0, 1, 2]),  # four are all looked at before none is said to hold
