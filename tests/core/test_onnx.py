@@ -122,7 +122,7 @@ def test_int8_answers_are_those_of_the_simulation(subject, granularity):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [model for model in gallery.MODELS if model not in EXPORTED])
+@pytest.mark.parametrize("model", [model for model in (*gallery.MODELS, *gallery.TEACHING) if model not in EXPORTED])
 def test_int8_kernels_predict_as_the_simulation_on_3000_pictures_of_every_shipped_model(model):
     """On the recipe's own grids: at most one picture in a thousand may fall to another class. Two of them are held to it where their files are made."""
     checkpoint, dataset = zoo.checkpoint(model, "fashion_mnist"), load("fashion_mnist")
