@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,8 @@ from core.studies.points import bytes_words, value_words
 
 SCREEN_IMAGES = 500  # pictures of a first, short look at a position
 INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
-ONLY_WHERE = {"group_size": ("granularity", "group"), "temperature": ("targets", "soft")}  # the choice of another field without which a field says nothing
+# the choice of another field without which a field says nothing
+ONLY_WHERE = {"group_size": ("granularity", "group"), "temperature": ("targets", "soft"), "memory_limit": ("checkpoint_activations", True)}
 NUMBERS = (int, float)  # what can be varied; yes or no is neither
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
 
@@ -162,10 +164,24 @@ def _without_effect(step: Step, field: str) -> str:
     """Which other field of the step leaves this one without an effect, and what to do; "" where none does."""
     if idle(step, field):
         other, choice = ONLY_WHERE[field]
-        return f"it says nothing where the {other} is {getattr(step, other)}; set that to {choice}"
+        return f"it says nothing where {other} is {_word(getattr(step, other))}; set that to {_word(choice)}"
     instead = INSTEAD.get(field, "")
     value = getattr(step, instead, None)
     return "" if value is None else f"the {instead} {value:g} stands in its place; set that to null, or vary it instead"
+
+
+def unheard(step: Step) -> list[str]:
+    """A sentence for every field that was set and that another one leaves without a meaning."""
+    return [
+        f"{step.name}.{spec.name} says nothing where {other} is {_word(getattr(step, other))}; set that to {_word(choice)}."
+        for spec in params(type(step))
+        for other, choice in (ONLY_WHERE.get(spec.name, ("", None)),)
+        if idle(step, spec.name) and getattr(step, spec.name) != spec.default
+    ]
+
+
+def _word(value: object) -> str:
+    return json.dumps(value).strip('"')
 
 
 def pair(held: Mapping[int, bool]) -> tuple[int | None, int | None]:

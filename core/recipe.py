@@ -37,6 +37,7 @@ class Param:
     A share or a limit that is named sparsity or threshold need not say that it is "up", nor one of `SPARED` that it is "down". A `later`
     field came to its step after recipes without it were measured: at its default it is left out of the canonical form, so that those keep their
     keys. `stops` are where the slider stands of a field that spans decades, in ascending order; any other number between `low` and `high` is accepted as well.
+    An optional number that is switched on is `start`, else `low`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Param:
     harder: str = ""
     later: bool = False
     stops: tuple = ()
+    start: Any = None
 
     @property
     def accepted(self) -> str:
@@ -92,11 +94,13 @@ class Param:
         return value
 
 
-def param(default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help="", harder="", later=False, stops=()):
+def param(
+    default, low=None, high=None, step=None, *, choices=(), optional=False, unit="", title="", help="", harder="", later=False, stops=(), start=None,
+):  # fmt: skip
     """A step's field with its range, unit and help. The field's type is that of the default, or of the first choice; `stops` give the range too."""
     low, high = (stops[0], stops[-1]) if stops else (low, high)
     sample = default if default is not None else (choices[0] if choices else low)
-    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help, harder, later, tuple(stops))
+    spec = Param("", type(sample), default, low, high, step, tuple(choices), optional, unit, title, help, harder, later, tuple(stops), start)
     return dataclasses.field(default=default, metadata={"param": spec})
 
 
@@ -106,15 +110,6 @@ def layers_param(default: str = "all"):
         default,
         title="Layers",
         help='"all", "inner" (all but the first and the last), or name patterns separated by commas, such as "layer1.*, fc".',
-    )
-
-
-def recomputing_param():
-    """The field that every training step shares: trade computing for memory."""
-    return param(
-        False,
-        later=True,
-        help="Compute activations again instead of keeping them: in deep networks a third of the memory or less, for a sixth to nine tenths more time.",
     )
 
 

@@ -13,6 +13,7 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, device, zoo
 from core.datasets import DATASETS, fingerprint, labels, load
 from core.errors import BadField, BadRecipe, NotHere
+from core.floor import unheard
 from core.recipe import Recipe, Step, digest
 
 MEASURED_SPLITS = ("validation", "test")
@@ -68,12 +69,13 @@ class Work:
         return checkpoint
 
     def warnings(self) -> list[str]:
-        """A sentence for every step that changes nothing of this model, or whose work a later one undoes; nothing is refused for it."""
+        """A sentence for every step that changes nothing of this model, whose work a later one undoes, or with a field that says nothing; none is refused."""
         said, met = [], list(self._met())
         for number, (step, model, _names) in enumerate(met):
             reason = step.idle(self.recipe.steps[:number], zoo.models()[model])
             if reason:
                 said.append(f"{step.name} changes nothing, because {reason}.")
+            said += unheard(step)
         return said + self.recipe.warnings(met[-1][2] if met else [])
 
     def _met(self) -> Iterator[tuple[Step, str, list[str]]]:

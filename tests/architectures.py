@@ -78,6 +78,7 @@ SETTINGS = (
     _setting("student", width=0.5),
     _setting("finetune", THREE_BITS, images=100, learning_rate=0.001),
     _setting("finetune", THREE_BITS, images=100, learning_rate=0.001, checkpoint_activations=True),
+    _setting("finetune", images=100, learning_rate=0.001, checkpoint_activations=True, memory_limit=4000),
     _setting("distill", {"step": "student", "width": 1.0}, images=100, learning_rate=0.001),
     _setting("distill", THREE_BITS, images=100, learning_rate=0.001, hints=1.0, alpha_schedule="confidence"),
 )

@@ -74,10 +74,9 @@ class Context:
         """
         from core import training
         from core.arithmetic.activations import simulated
-        from core.datasets.base import fitting
         from core.weights import trainable
 
-        batch_size = fitting(TRAINING_BATCH, self.input_size)
+        batch_size = training_batch(self.input_size)
         plan = training.Plan(
             epochs=step.epochs, learning_rate=step.learning_rate * batch_size / TRAINING_BATCH, images=step.images, batch_size=batch_size,
             warm_up=0.1, flip=self.dataset.source.flip, seed=self.seed,
@@ -85,17 +84,22 @@ class Context:
         with trainable(subject) as module:
             trained = simulated(module, subject.activations) if subject.activations else module
             if getattr(step, "checkpoint_activations", False):
-                from core.recompute import Recomputed
+                from core.less_memory import recomputed
 
-                with self.turn():
-                    trained = Recomputed(trained, self.input_size)
-                held, instead = (f"{batch_size * size / 1e6:,.1f} MB" for size in (trained.most_bytes, trained.plain_bytes))
-                subject.notes.append(f"{step.name} held some {held} of activations at a time instead of {instead}, estimated from what the layers put out.")
+                trained, note = recomputed(step, trained, subject, batch_size, self.turn)
+                subject.notes.append(note)
             training.fit(
                 trained, self.dataset, self.input_size, plan, objective, turn=self.turn, clock=clock, beside=beside,
                 report=lambda event: self.report({"curve": event, "fraction": event["fraction"]}),
                 watch=min(500, len(self.dataset.split("validation"))),
             )  # fmt: skip
+
+
+def training_batch(input_size: int) -> int:
+    """How many pictures of that size are trained on at a time."""
+    from core.datasets.base import fitting
+
+    return fitting(TRAINING_BATCH, input_size)
 
 
 Apply = Callable[[Step, "Compressed", Context], None]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core.errors import BadField
 from core.hints import check as check_hints
-from core.methods.apply import applies
-from core.recipe import TRAIN, Step, param, recomputing_param, register
+from core.less_memory import check_limit, memory_limit_param, recomputing_param
+from core.methods.apply import applies, fits, training_batch
+from core.recipe import TRAIN, Step, param, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class Distill(Step):
     learning_rate: float = param(0.01, 0.0001, 0.2, 0.0001, help="Peak of the one-cycle learning rate.")
     images: int = param(4000, 100, 60000, 100, unit="pictures", help="Training pictures used, at most what the dataset has.")
     checkpoint_activations: bool = recomputing_param()
+    memory_limit: float | None = memory_limit_param()
 
     def check(self) -> None:
         if self.teacher != "self":
@@ -59,6 +61,12 @@ class Distill(Step):
         """Raises `BadRecipe` when the hints would take too much memory."""
         if self.hints:
             check_hints(teacher, dataset(), self.images)
+
+
+@fits(Distill)
+def in_memory(step: Distill, subject) -> None:
+    """Raises `BadField` where the memory limit is less than training takes."""
+    check_limit(step, subject, training_batch(subject.architecture.input_size))
 
 
 @applies(Distill)

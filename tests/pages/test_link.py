@@ -23,6 +23,8 @@ def values(spec):
         made = st.booleans()
     elif spec.type is str:
         made = st.text(string.ascii_letters + "*., ~%&=+#/", max_size=30)
+    elif spec.stops:
+        made = st.sampled_from(spec.stops)
     else:
         made = st.integers(0, round((spec.high - spec.low) / spec.step)).map(lambda at: link.snap(spec, spec.low + at * spec.step))
     return st.none() | made if spec.optional else made

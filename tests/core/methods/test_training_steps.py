@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,8 @@ from core.methods.distill import Distill, Distillation, hinted
 from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.quantize import Quantize
+from core.recipe import Recipe
+from core.work import Work
 
 
 def logits_and_answers():
@@ -144,6 +149,60 @@ def test_hints_reach_networks_of_other_widths_by_a_regressor_that_is_trained_too
         fresh = torch.nn.Linear(16, 32)
     assert not torch.equal(trained[0].weight, fresh.weight) and not torch.equal(trained[0].bias, fresh.bias)
     assert torch.isfinite(subject.module(torch.zeros(1, 3, 32, 32))).all()
+    assert any(note.startswith("distill held at most") for note in subject.notes) == recomputing
+
+
+def held_by(note: str) -> tuple[float, float]:
+    """MB computed again, and instead of what."""
+    most, instead = re.match(r"\w+ held at most ([\d.,]+) MB of .* instead of ([\d.,]+) MB, measured", note).groups()
+    return float(most), float(instead)
+
+
+def test_a_memory_limit_is_held_and_named(subject, context):
+    apply(Finetune(images=300, checkpoint_activations=True), subject, context)
+    least, plain = held_by(subject.notes[-1])
+    limit = (least + plain) / 2
+    apply(Finetune(images=300, checkpoint_activations=True, memory_limit=limit), subject, context)
+    most, instead = held_by(subject.notes[-1])
+    assert most <= limit and instead == plain and f"of activations at a time, within its limit of {limit:g} MB, instead" in subject.notes[-1]
+    apply(Finetune(images=300, checkpoint_activations=True, memory_limit=1000), subject, context)
+    assert subject.notes[-1].startswith(f"finetune held {plain} MB of activations at a time, within its limit of 1,000 MB, and computed none again, ")
+
+
+def test_what_rounds_is_measured_as_it_is_trained(subject, context):
+    apply(Finetune(images=300, checkpoint_activations=True), subject, context)
+    apply(Quantize(weight_bits=4, activation_bits=4), subject, context)
+    apply(Finetune(images=300, checkpoint_activations=True), subject, context)
+    plain, rounded = (held_by(note) for note in subject.notes if note.startswith("finetune"))
+    assert rounded[0] > plain[0] and rounded[1] > plain[1] and "MB of activations, roundings and masks at a time" in subject.notes[-1]
+
+
+@pytest.mark.parametrize("step", [Finetune, Distill])
+def test_a_limit_below_the_least_is_refused_before_anything_is_trained(step, subject, context, monkeypatch):
+    from core.errors import BadField
+    from core.keeping import teachers
+    from core.methods.apply import check_fits
+
+    monkeypatch.setattr(teachers, "answers", None)
+    tight = step(images=300, checkpoint_activations=True, memory_limit=1)
+    before = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
+    least = r"it takes ([\d.]+) MB or more, which is the least that training five_layers in batches of 64 holds"
+    sentence = rf"^{step.name}\.memory_limit cannot be 1\.0; {least}\.$"
+    with pytest.raises(BadField, match=sentence) as refused:
+        check_fits((Finetune(), tight), subject)
+    least = float(re.match(sentence, str(refused.value)).group(1))
+    assert check_fits((dataclasses.replace(tight, memory_limit=least),), subject) == []
+    assert check_fits((dataclasses.replace(tight, checkpoint_activations=False),), subject) == []  # then it says nothing
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.module.state_dict().items()) and not subject.module.training
+    with pytest.raises(BadField, match=sentence):
+        context.train(subject, tight, None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.module.state_dict().items()) and not subject.notes
+
+
+def test_a_limit_that_nothing_keeps_to_is_warned_of():
+    said = Work("five_layers", "digits", Recipe((Finetune(memory_limit=20),))).warnings()
+    assert said == ["finetune.memory_limit says nothing where checkpoint_activations is false; set that to true."]
+    assert not Work("five_layers", "digits", Recipe((Finetune(memory_limit=20, checkpoint_activations=True),))).warnings()
 
 
 def test_hints_that_would_not_fit_into_memory_are_refused_before_the_teacher_answers(subject, context, monkeypatch):
@@ -172,7 +231,7 @@ def test_activations_computed_again_give_the_same_weights(step, grids, subject, 
         apply(step(images=300, learning_rate=0.001, checkpoint_activations=recomputing), state, context)
         made.append(state)
     plain, again = made
-    assert f"{step.name} held some" in again.notes[-1] and "estimated" in again.notes[-1] and again.notes[:-1] == plain.notes
+    assert f"{step.name} held at most" in again.notes[-1] and "measured on 2 and 3 pictures" in again.notes[-1] and again.notes[:-1] == plain.notes
     for name, weight in plain.weights.items():
         torch.testing.assert_close(again.weights[name].latent, weight.latent, rtol=1e-3, atol=1e-4)
         assert torch.equal(again.weights[name].mask, weight.mask)
