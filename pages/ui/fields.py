@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from core.floor import idle
 from core.recipe import Param, Step, params
 from core.studies.points import is_share, value_words
 from pages.ui import state
@@ -16,13 +17,13 @@ Change = Callable[[str, object, str], None]  # field name, new value, phase ("dr
 
 
 def draw(step: Step, key: str, on_change: Change, below: Callable[[Param], None] = lambda spec: None) -> None:
-    """Every field of `step` that counts: a threshold that is set leaves no sparsity. `on_change` is called before the next run of the page.
+    """Every field of `step` that counts: a threshold that is set leaves no sparsity, a granularity of channels no size of groups.
 
-    `below` draws what belongs to a field that is on.
+    `on_change` is called before the next run of the page. `below` draws what belongs to a field that is on.
     """
     overridden = {"sparsity"} if getattr(step, "threshold", None) is not None else set()
     for spec in params(type(step)):
-        if spec.name in overridden:
+        if spec.name in overridden or idle(step, spec.name):
             continue
         one(spec, getattr(step, spec.name), f"{key}-{spec.name}", functools.partial(on_change, spec.name))
         if getattr(step, spec.name) is not None:
@@ -52,8 +53,8 @@ def _choice(spec: Param, value, key: str, told) -> None:
 
 def _number(spec: Param, value, key: str, told) -> None:
     if spec.optional:
-        low = spec.type(spec.low)
-        _ask(st.toggle, f"{key}-on", value is not None, lambda on, phase: told(low if on else None, phase), spec.title, help=spec.help or None)
+        first = spec.type(spec.low) if spec.start is None else spec.start
+        _ask(st.toggle, f"{key}-on", value is not None, lambda on, phase: told(first if on else None, phase), spec.title, help=spec.help or None)
         if value is None:
             return
     if spec.stops:

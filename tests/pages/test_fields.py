@@ -6,19 +6,20 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import core.methods  # noqa: F401  (registers the steps)
+from core.floor import ONLY_WHERE
 from core.recipe import STEPS, Param, params
 from tests.pages.test_explorer import asked_for, components, open_page
 
 
-def drawn(name: str) -> None:
+def drawn(name: str, given: dict) -> None:
     from core.recipe import STEPS
     from pages.ui import fields, state
 
-    fields.draw(STEPS.get(name)(), "f", lambda field, value, phase: state.session().setdefault("told", []).append((field, value, phase)))
+    fields.draw(STEPS.get(name)(**given), "f", lambda field, value, phase: state.session().setdefault("told", []).append((field, value, phase)))
 
 
-def page_of(name: str) -> AppTest:
-    page = AppTest.from_function(drawn, default_timeout=60, args=(name,)).run()
+def page_of(name: str, given: dict) -> AppTest:
+    page = AppTest.from_function(drawn, default_timeout=60, args=(name, given)).run()
     assert not page.exception
     return page
 
@@ -29,7 +30,8 @@ def widgets(page: AppTest) -> dict:
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_every_field_is_a_widget_that_gives_what_it_takes(name):
-    page, step = page_of(name), STEPS.get(name)()
+    given = {other: choice for field, (other, choice) in ONLY_WHERE.items() if field in {spec.name for spec in params(STEPS.get(name))}}
+    page, step = page_of(name, given), STEPS.get(name)(**given)
     sliders = {entry["key"]: entry for entry in components(page, "paretoscope_slider")}
     for spec in params(type(step)):
         value, key = getattr(step, spec.name), f"f-{spec.name}"
@@ -58,7 +60,22 @@ def another(spec: Param, value) -> tuple[object, object]:
         return at, options[at]
     if spec.type is str:
         return "features.*", "features.*"
-    return True, spec.type(spec.low)  # switched on; its slider comes with it
+    return True, spec.type(spec.low) if spec.start is None else spec.start  # switched on; its slider comes with it
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "given"), [("finetune", "memory_limit", {}), ("distill", "memory_limit", {"memory_limit": 20}), ("quantize", "group_size", {})]
+)
+def test_a_field_that_says_nothing_beside_the_others_is_not_drawn(name, field, given):
+    page = page_of(name, given)
+    assert not [key for key in widgets(page) if key.startswith(f"f-{field}")]
+    assert not [entry for entry in components(page, "paretoscope_slider") if entry["key"] == f"f-{field}"]
+
+
+def test_a_memory_limit_starts_where_it_limits_nothing():
+    page = page_of("finetune", {"checkpoint_activations": True, "memory_limit": 20})
+    (slider,) = [entry for entry in components(page, "paretoscope_slider") if entry["key"] == "f-memory_limit"]
+    assert slider["value"] == 20 and (slider["texts"][0], slider["texts"][-1]) == ("1 MB", "100,000 MB")
 
 
 @pytest.mark.parametrize("name", ["share_weights", "student"])
