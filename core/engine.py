@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.datasets import load
+from core.foretold import foretold, takes_long
 from core.keeping import kept
 from core.machine import machine
-from core.recipe import GRID, TRAIN, digest
+from core.recipe import GRID, TRAIN
 from core.targets import graphs
 from core.work import Work
 
@@ -72,8 +73,8 @@ def run(
 ) -> Result:  # fmt: skip
     """Apply the recipe to the checkpoint and measure what came out, as the baseline was measured.
 
-    `turn` is entered around every piece of computing, `exclusive` around latency measurements; either may wait or raise
-    `Cancelled`. `report` receives progress, and `notes` as soon as a step has some to make. The packed model is written to `artifact` when that is given.
+    `turn` is entered around every piece of computing, `exclusive` around latency measurements; either may wait or raise `Cancelled`. `report` receives
+    progress, and `notes` as soon as a step has some, or is known to. The packed model is written to `artifact` when that is given.
     With `first_look`, `report` receives `latencies` as soon as the shapes are known: a short measurement for whoever waits, before the long one at the end.
     """
     from core.methods.apply import check_fits
@@ -83,8 +84,7 @@ def run(
     started = time.monotonic()
     dataset = load(work.dataset)
     with hooks.turn():
-        if expected := check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash)):
-            hooks.report({"notes": expected})
+        check_fits(work.recipe.steps, loaded(work.model, work.dataset, work.checkpoint.hash))
     runs_as_float32 = not any(getattr(step, "int8", False) for step in work.recipe.steps)
     look = FirstLook(loaded(work.model, work.dataset, work.checkpoint.hash), hooks, first_look and work.latency and runs_as_float32)
     compress_started = time.monotonic()
@@ -177,7 +177,10 @@ def compress(work: Work, hooks: Hooks = Hooks(), on_shapes: Callable[[Compressed
     subject, first = _start(work)
     steps = work.recipe.steps
     settled = max(first, work.recipe.shaping())
+    long = next((number for number in range(first, len(steps)) if takes_long(steps[number])), None)
     for number in range(first, len(steps)):
+        if number == long and (expected := foretold(work, number, subject, dataset, hooks.turn)):
+            hooks.report({"notes": expected})
         if number == settled:
             on_shapes(subject)
         hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
@@ -262,8 +265,7 @@ def _apply(work: Work, number: int, subject: Compressed, dataset, hooks: Hooks, 
         fraction = COMPRESS_SHARE * (number + event["fraction"]) / len(steps)
         hooks.report(event | {"stage": _stage(steps[number]), "fraction": fraction})
 
-    seed = int(digest(f"{work.recipe.prefix(number).key()} {work.recipe.seed}"), 16) % 2**31
-    apply(steps[number], subject, Context(work.checkpoint, dataset, seed, images_at_most, hooks.turn, report, steps[number + 1 :]))
+    apply(steps[number], subject, Context.of(work, number, dataset, images_at_most, hooks.turn, report))
 
 
 def _stage(step) -> str:

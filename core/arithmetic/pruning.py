@@ -95,15 +95,31 @@ def pruned_first(score, mask):
 
 def narrow(step, subject, kept: dict) -> None:
     """Keep no more of each weight than `kept` (bool, of its shape) says, and note the layers that have lost all of it."""
-    emptied = []
+    lost = []
     for name, keep in kept.items():
         before = subject.weights[name]
         after = before.pruned(keep)
         subject.set(name, after)
         if not after.mask.numpy().any() and (before.mask is None or before.mask.numpy().any()):  # numpy's stops at the first
-            emptied.append(name)
-    if emptied:
-        subject.notes.append(f"{step.name} set every weight of {listed(emptied)} to zero: what is put out there is the same for every picture.")
+            lost.append(name)
+    if lost:
+        subject.notes.append(f"{emptied(step)}{listed(lost)} to zero: what is put out there is the same for every picture.")
+
+
+def emptied(step) -> str:
+    """How `narrow`'s note of layers that have lost all begins."""
+    return f"{step.name} set every weight of "
+
+
+def lost_by_share(step, subject) -> list[str]:
+    """The weights of which a share within each layer leaves none, whatever they are: so few that it rounds to all of them."""
+    if getattr(step, "scope", "") != "layer" or getattr(step, "threshold", None) is not None:
+        return []
+    names = subject.chosen(step.layers)
+    if step.takes_filters:
+        names = filter_layers(step, names, subject.chosen("all")[-1])
+    counts = {name: subject.value(name).numel() for name in names}
+    return [name for name, count in counts.items() if round(step.sparsity * count) == count]
 
 
 def listed(names: list[str]) -> str:

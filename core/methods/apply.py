@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.errors import BadField
-from core.recipe import STRUCTURE, TRAIN, Step
+from core.recipe import STRUCTURE, Step, digest
 
 if TYPE_CHECKING:
     from core.datasets import Dataset
     from core.weights import Compressed
+    from core.work import Work
     from core.zoo import Checkpoint
 
 TRAINING_BATCH = 64  # small enough that a waiting preview gets its turn soon
@@ -39,6 +40,12 @@ class Context:
     @property
     def input_size(self) -> int:
         return self.checkpoint.input_size
+
+    @staticmethod
+    def of(work: Work, number: int, dataset: Dataset, images_at_most: int | None = None, turn=contextlib.nullcontext, report=lambda event: None) -> Context:
+        """That of the step of this number in a recipe, seeded by the key of the steps before it."""
+        seed = int(digest(f"{work.recipe.prefix(number).key()} {work.recipe.seed}"), 16) % 2**31
+        return Context(work.checkpoint, dataset, seed, images_at_most, turn, report, work.recipe.steps[number + 1 :])
 
     def calibration(self, wanted: int, batch_size: int = CALIBRATION_BATCH):
         """Batches of prepared pictures (B, 3, S, S) of the calibration split; of pictures larger than 32×32 fewer at a time, at least 8."""
@@ -140,28 +147,28 @@ def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
     return enter
 
 
-def check_fits(steps: tuple[Step, ...], subject: Compressed) -> list[str]:
+def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
     """Refuse what finds nothing to do in `subject`, or in the student that takes its place, before anything is trained or measured.
-
-    Returns what steps behind a training will note, as far as it can be told before: the others note it at once.
 
     Steps behind one that changes shapes are held against the shapes before it, which decide the same: they differ in widths. Layers that are named as
     factors are there only later.
     """
     shaped = False
     asked = [step for step in steps if type(step) in _FITS]
-    notes: list[str] = []
     if all(step.first for step in asked):
-        return notes
-    trained = False
+        return
     for step in steps:
         if step.first:
             subject = _FITS[type(step)](step, subject)
         elif step in asked:
-            looked = replace(subject, notes=[])
             with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
-                _FITS[type(step)](step, looked)
-            notes += looked.notes if trained and not shaped else []  # of shapes and weights that are there then
-        trained = trained or step.kind == TRAIN
+                notes(step, subject)
         shaped = shaped or step.kind == STRUCTURE
-    return notes
+
+
+def notes(step: Step, subject: Compressed) -> list[str]:
+    """What a step will note of a network, as far as its function `fits` tells; raises `BadRecipe` when it finds nothing to do there."""
+    looked = replace(subject, notes=[])
+    if type(step) in _FITS and not step.first:
+        _FITS[type(step)](step, looked)
+    return looked.notes

@@ -33,6 +33,7 @@ class EntropyPrune(Step):
     name: ClassVar[str] = "entropy_prune"
     title: ClassVar[str] = "Prune by entropy"
     kind: ClassVar[str] = PRUNE
+    goes_by: ClassVar[str] = "information"
 
     sparsity: float = param(0.3, 0.0, 0.99, 0.01, help="Share of the weights set to zero, those that tell least first.", harder="up")
     threshold: float | None = param(

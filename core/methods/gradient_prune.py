@@ -34,6 +34,7 @@ class GradientPrune(Step):
     name: ClassVar[str] = "gradient_prune"
     title: ClassVar[str] = "Prune by gradient"
     kind: ClassVar[str] = PRUNE
+    goes_by: ClassVar[str] = "score"
     looks: ClassVar[int] = 3  # forwards and backwards
 
     sparsity: float = param(0.8, 0.0, 0.99, 0.01, help="Share of the weights set to zero, those of the lowest score first.", harder="up")

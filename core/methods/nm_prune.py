@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from core.arithmetic import pruning
 from core.errors import BadField
-from core.methods.apply import applies, fits
+from core.methods.apply import applies
 from core.recipe import PRUNE, STRUCTURE, Step, layers_param, param, register
 
 PIECE = 1 << 19  # weights compared in one turn
@@ -43,13 +43,11 @@ class NmPrune(Step):
             raise BadField("nm_prune.n", self.n, f"a whole number below m, which is {self.m}")
 
 
-@fits(NmPrune)
-def left_dense(step: NmPrune, subject) -> list[str]:
-    """The weights whose inputs are not all in whole groups of m; with a note."""
+def _note_dense(step: NmPrune, subject) -> None:
+    """Of weights whose inputs are not all in whole groups of m."""
     names = [name for name in subject.chosen(step.layers) if subject.value(name).shape[1] % step.m]
     if names:
         subject.notes.append(f"nm_prune left inputs of {pruning.listed(names)} dense, because their number does not divide by {step.m}.")
-    return names
 
 
 @applies(NmPrune)
@@ -67,7 +65,7 @@ def apply(step: NmPrune, subject, context) -> None:
                 mine.copy_(keep_n_of_m(part, step.n, step.m))
         with context.turn():
             pruning.narrow(step, subject, {name: kept})
-    left_dense(step, subject)
+    _note_dense(step, subject)
 
 
 def keep_n_of_m(score, n: int, m: int):

@@ -41,12 +41,21 @@ class ShareWeights(Step):
 
 
 @fits(ShareWeights)
-def too_small(step: ShareWeights, subject) -> list[str]:
-    """The weights of fewer numbers than there are to be clusters; with a note."""
+def too_few(step: ShareWeights, subject) -> None:
+    """Note the weights of fewer numbers than there are to be clusters, and those of fewer distinct ones as they are now, 0 aside."""
     names = subject.chosen(step.layers)
-    found = [name for name in names if subject.value(name).numel() < step.clusters] if step.scope == "layer" else []
-    _note(step, subject, found)
-    return found
+    parts = [names] if step.scope == "model" else [[name] for name in names]
+    sure, now = [], []
+    for part in parts:
+        values = [subject.value(name) for name in part]
+        if sum(value.numel() for value in values) < step.clusters:
+            sure += part
+        elif not _are_distinct(values, step.clusters):
+            now += part
+    _note(step, subject, sure)
+    if now:
+        few = f"share_weights finds fewer than {step.clusters} distinct weights in {_named(now)}"
+        subject.notes.append(f"{few} once the steps before it are done, unless training changes that.")
 
 
 @applies(ShareWeights)
@@ -69,9 +78,27 @@ def apply(step: ShareWeights, subject, context) -> None:
     _note(step, subject, fewer)
 
 
+def _are_distinct(values: list, count: int) -> bool:
+    """Whether at least `count` different numbers other than 0 are among the values, or a sample of them."""
+    import numpy as np
+
+    from core.weights import flat
+
+    rows = [flat(value).numpy() for value in values]
+    for most in (4 * count, PREVIEW_SAMPLE):  # the first is enough nearly always
+        left = [row[row != 0] for row in (rows if most == PREVIEW_SAMPLE else [row[:most] for row in rows])]
+        if np.unique(np.concatenate([row[:: max(1, row.size // most)] for row in left])).size >= count:
+            return True
+    return False
+
+
+def _named(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
+
+
 def _note(step: ShareWeights, subject, fewer: list[str]) -> None:
     if fewer:
-        subject.notes.append(f"share_weights found fewer than {step.clusters} distinct weights in {', '.join(fewer[:4])}{', …' if len(fewer) > 4 else ''}.")
+        subject.notes.append(f"share_weights found fewer than {step.clusters} distinct weights in {_named(fewer)}.")
 
 
 def _entries(values: list, step: ShareWeights, context):

@@ -95,11 +95,11 @@ def test_the_rest_of_the_recipe_stays():
             "quantize.clipping cannot be varied, because only numbers can be; this recipe's magnitude_prune.sparsity, "
             "magnitude_prune.threshold, quantize.weight_bits, quantize.activation_bits can be.",
         ),
-        ("quantize.group_size", [QUANTIZE], "it says nothing where the granularity is channel; set that to group."),
+        ("quantize.group_size", [QUANTIZE], "it says nothing where granularity is channel; set that to group."),
         ("cast.dtype", [{"step": "cast"}], "no field of this recipe can be."),
         ("quantize.symmetric", [QUANTIZE], "because only numbers can be; this recipe's quantize.weight_bits, quantize.activation_bits can be."),
         ("magnitude_prune.layers", [PRUNE | {"threshold": 1}], "because only numbers can be; this recipe's magnitude_prune.threshold can be."),
-        ("distill.temperature", [{"step": "distill", "targets": "hard"}], "because it says nothing where the targets is hard; set that to soft."),
+        ("distill.temperature", [{"step": "distill", "targets": "hard"}], "because it says nothing where targets is hard; set that to soft."),
         ("magnitude_prune.sparsity", [PRUNE | {"threshold": 0.1}], "because the threshold 0.1 stands in its place"),
     ],
 )
