@@ -126,6 +126,7 @@ def test_nothing_is_pickled(path):
     assert not loads or path.name == "import_.py" and all("weights_only=True" in line for line in loads)  # a person's own file, by its owner
 
 
+@pytest.mark.slow
 def test_the_first_page_is_drawn_without_torch_or_pandas(home):
     """Streamlit imports it as soon as a list is given to a component, which would cost the first page a second."""
     script = """

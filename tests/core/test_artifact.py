@@ -38,7 +38,7 @@ def test_weights_of_a_single_number_come_back(states):
     check_same(artifact.read(artifact.write(subject).data), subject)
 
 
-@pytest.mark.parametrize("model", ["squeezenet1_1", "resnet18"])
+@pytest.mark.parametrize("model", ["squeezenet1_1", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_real_models_come_back(model):
     """Each weight in another state, over all layers of a real network; the same pictures give the same answers."""
     subject = random_subject(Architecture(model, 10, 32))

@@ -147,6 +147,7 @@ def test_a_flipped_bit_is_refused(data):
         artifact.read(bytes(flipped))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.data())
 def test_changed_streams_with_a_right_checksum_are_refused_or_read(data):
@@ -178,6 +179,7 @@ def changed(value: object, path: tuple, new: object) -> object:
     return copy
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.data())
 def test_changed_headers_with_a_right_checksum_are_refused_or_read(data):

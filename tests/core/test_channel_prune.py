@@ -129,7 +129,9 @@ def test_the_surgery_is_torch_prunings_own(model):
     assert cost.parameters(ours) == parameters
 
 
-@pytest.mark.parametrize(("model", "sparsity"), [*((model, 0.5) for model in (*SHIPPED, "resnext50_32x4d")), ("mobilenet_v3_small", 0.9)])
+@pytest.mark.parametrize(
+    ("model", "sparsity"), [*((model, 0.5) for model in SHIPPED), ("mobilenet_v3_small", 0.9), pytest.param("resnext50_32x4d", 0.5, marks=pytest.mark.slow)]
+)
 def test_a_pruned_model_comes_back_from_its_description_bit_for_bit(model, sparsity):
     subject = pruned(model, sparsity=sparsity)
     architecture = Architecture.from_json(json.loads(json.dumps(subject.architecture.to_json())))

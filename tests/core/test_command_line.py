@@ -247,6 +247,7 @@ def test_latencies_are_rows_of_every_promised_key(call, five_layer_checkpoint, t
     assert re.search(r"^onnxruntime-int8, CPU, 1 thread, batch 1 +– +[\d.]+ ms \(", shown, re.MULTILINE) and "Runs as" in shown
 
 
+@pytest.mark.slow
 def test_a_larger_input_is_trained_and_run(call, home, tmp_path, recipe_file):
     """48×48 in place of the dataset's 32×32: the card, the arithmetic and the packed file say so."""
     from core import artifact

@@ -217,6 +217,7 @@ def test_a_zip_that_leads_out_writes_nothing(tmp_path, name, mode, said):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_and_a_broken_zip_are_sentences(tmp_path):
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("cat/1.png", "w") as file:

@@ -140,8 +140,8 @@ def test_int8_kernels_predict_as_the_simulation_on_3000_pictures_of_every_shippe
 @pytest.mark.parametrize(
     ("name", "convolutions", "linear", "left"),
     [
-        ("resnet18", 20, 1, {}), ("squeezenet1_1", 26, 0, {}), ("shufflenet_v2_x0_5", 56, 1, {}), ("mobilenet_v2", 52, 1, {}),
-        ("mobilenet_v3_small", 52, 2, {"Mul", "HardSigmoid"}),
+        ("resnet18", 20, 1, {}), ("squeezenet1_1", 26, 0, {}), ("mobilenet_v3_small", 52, 2, {"Mul", "HardSigmoid"}),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("shufflenet_v2_x0_5", 56, 1, {}), ("mobilenet_v2", 52, 1, {}))),
     ],
 )  # fmt: skip
 def test_onnxruntime_runs_every_layer_on_integers_with_the_answers_of_the_simulation(name, convolutions, linear, left, tmp_path):

@@ -124,6 +124,7 @@ def test_the_command_lists_all_and_needs_no_pictures(capsys, home):
     assert "37.83 %" in out and "Fashion-MNIST" in out and "pytorch-slimming" in out
 
 
+@pytest.mark.slow
 def test_mnist_is_taken_where_it_is_here(capsys, home):
     paper = PAPERS.get("deep_compression_lenet_300_100")
     assert paper.dataset() == FULL

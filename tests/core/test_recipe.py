@@ -106,6 +106,7 @@ def test_a_prefix_keeps_the_seed():
     assert recipe.prefix(0) == Recipe(seed=7) and recipe.prefix(2) == recipe
 
 
+@pytest.mark.slow
 @given(st.lists(steps_as_json(), max_size=5), st.integers(0, MAX_SEED))
 def test_every_valid_recipe_survives_its_own_canonical_text(steps, seed):
     try:

@@ -1,6 +1,7 @@
 """The set-up: two commands on a fresh machine, quick when nothing changed, and one sentence for whatever is missing."""
 
 import ast
+import functools
 import importlib.metadata
 import os
 import re
@@ -56,12 +57,19 @@ def test_known_holes_are_closed():
 
 def imported(*folders: str) -> set[str]:
     """The third-party packages that the code imports, by the names they are installed by."""
-    found = set()
-    for path in [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py") if (ROOT / folder).is_dir() else [ROOT / folder])]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
-            found |= {name.partition(".")[0] for name in names if name}
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py") if (ROOT / folder).is_dir() else [ROOT / folder])]
+    found = set().union(*map(named_in, files))
     return {normal(INSTALLED_AS.get(name, name)) for name in found - LOCAL - set(sys.stdlib_module_names)}
+
+
+@functools.cache
+def named_in(path: Path) -> set[str]:
+    """The packages that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+        found |= {name.partition(".")[0] for name in names if name}
+    return found
 
 
 def test_everything_imported_is_a_pinned_direct_requirement():

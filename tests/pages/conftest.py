@@ -15,7 +15,7 @@ from core.recipe import Recipe
 from core.store import Store, blank_row
 from core.studies import gallery
 from core.work import Work
-from pages.ui import live
+from pages.ui import follow, live
 
 MODELS = {"resnet18": (92.0, 44_700_000), "squeezenet1_1": (90.0, 2_900_000)}
 PRUNE, BITS, REPAIR = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4, "clipping": "mse"}, {"step": "calibrate_batchnorm"}
@@ -148,6 +148,7 @@ def notes(checkpoints, monkeypatch) -> Notes:
     monkeypatch.setattr(cluster, "connect", lambda *given, **named: made)
     monkeypatch.setattr(gallery, "runs", shipped)
     monkeypatch.setattr(live, "LEAD_SECONDS", 0)
+    monkeypatch.setattr(follow, "PATIENCE", {"drag": 0.01, "rest": 0.01})  # a preview that has not come at once never will
     st.cache_resource.clear()
     yield made
     st.cache_resource.clear()

@@ -103,6 +103,7 @@ def start_in_chip(page, at: int, field: str, least: float):
     return page.button(key=f"floor-start-{at}-{field}").click().run()
 
 
+@pytest.mark.slow
 def test_a_field_has_a_floor_in_its_chip(notes, works):
     page = open_page(step=["share_weights~clusters~128", "calibrate_batchnorm"])
     start_in_chip(page, 0, "clusters", 90.05)

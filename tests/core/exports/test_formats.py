@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import zipfile
@@ -46,12 +47,18 @@ def asked(format: str, recipe: str = "int8") -> Export:
     return Export(Work(five_layers.NAME, "digits", Recipe.from_json({"steps": RECIPES[recipe]})), format)
 
 
+@functools.cache
+def measured(recipe: str) -> engine.Result:
+    """What the engine measures of a recipe, once for all formats; shared, so that nobody may change it."""
+    return engine.run(asked("artifact", recipe).work)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("format", ["artifact", "safetensors", "onnx", "onnx-fp16"])
 def test_a_file_answers_as_the_engine_does(format, recipe):
     """Also what no kernel computes: rounded activations are in the file, so that it gives what was measured."""
     made = make(asked(format, recipe))
-    predictions = engine.run(asked(format, recipe).work).metrics
+    predictions = measured(recipe).metrics
     record = made.record
     assert record.images == len(load("digits").split("validation")) and record.bytes == len(made.data)
     assert record.run_top1 == pytest.approx(predictions["top1"]) and record.agreement >= (0.97 if format == "onnx-fp16" else 0.999)

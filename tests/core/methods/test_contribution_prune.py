@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from core.arithmetic import pruning
+from core.datasets import load
 from core.errors import BadRecipe
 from core.keeping.remembered import Remembered
 from core.methods import contribution_prune
@@ -24,9 +25,11 @@ from core.work import Work
 IMAGES = 96
 
 
-def slow_ranking(module, context) -> list[tuple]:
+@pytest.fixture(scope="module")
+def slow_ranking(five_layer_checkpoint) -> list[tuple]:
     """(pictures lost, loss, name, filter), sorted, of every filter before the classifier."""
-    x, labels = next(iter(context.dataset.batches("calibration", 32, IMAGES, IMAGES)))
+    module = five_layer_checkpoint.load()
+    x, labels = next(iter(load("digits").batches("calibration", 32, IMAGES, IMAGES)))
     found = []
     for name, parameter in module.named_parameters():
         for row in range(len(parameter)) if parameter.dim() == 4 else ():
@@ -39,10 +42,10 @@ def slow_ranking(module, context) -> list[tuple]:
 
 
 @pytest.mark.parametrize("sparsity", [0.2, 0.6, 0.99])
-def test_what_leaves_is_what_brute_force_finds_cheapest(subject, context, sparsity):
+def test_what_leaves_is_what_brute_force_finds_cheapest(subject, context, slow_ranking, sparsity):
     expected = {name: torch.ones_like(subject.value(name), dtype=torch.bool) for name in list(subject.weights)[:-1]}
     room = round(sparsity * sum(mask.numel() for mask in expected.values()))
-    for _right, _loss, name, row in slow_ranking(subject.module, context):
+    for _right, _loss, name, row in slow_ranking:
         if expected[name][row].numel() > room:
             break
         room -= expected[name][row].numel()
@@ -53,23 +56,22 @@ def test_what_leaves_is_what_brute_force_finds_cheapest(subject, context, sparsi
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.0, 2.0, 100.0])
-def test_with_a_threshold_all_leave_that_cost_less_alone(subject, context, threshold):
+def test_with_a_threshold_all_leave_that_cost_less_alone(subject, context, slow_ranking, threshold):
     x, labels = next(iter(context.dataset.batches("calibration", 32, IMAGES, IMAGES)))
     with torch.no_grad():
         whole = int((copy.deepcopy(subject.module).double()(x.double()).argmax(1) == labels).sum())
     expected = {name: torch.ones_like(subject.value(name), dtype=torch.bool) for name in list(subject.weights)[:-1]}
-    for right, _loss, name, row in slow_ranking(subject.module, context):
+    for right, _loss, name, row in slow_ranking:
         expected[name][row] = not 100 * (whole + right) / IMAGES < threshold
     apply(ContributionPrune(threshold=threshold, images=IMAGES), subject, context)
     masks = {name: weight.mask if weight.mask is not None else torch.ones_like(weight.value(), dtype=torch.bool) for name, weight in subject.weights.items()}
     assert all(torch.equal(masks[name], mask) for name, mask in expected.items()) and masks["fc.weight"].all()
 
 
-def test_within_each_layer_the_cheapest_of_it_leave(subject, context):
-    ranked = slow_ranking(subject.module, context)
+def test_within_each_layer_the_cheapest_of_it_leave(subject, context, slow_ranking):
     apply(ContributionPrune(sparsity=0.5, images=IMAGES, scope="layer"), subject, context)
     for name in list(subject.weights)[:-1]:
-        filters = [row for _right, _loss, layer, row in ranked if layer == name]
+        filters = [row for _right, _loss, layer, row in slow_ranking if layer == name]
         gone = {row for row in filters if not subject.weights[name].mask[row].any()}
         assert gone == set(filters[: len(filters) // 2])
 

@@ -277,7 +277,9 @@ def test_factors_of_a_narrowed_network_come_back_too():
 @pytest.mark.parametrize(
     ("model", "layers", "made", "whole"),
     [
-        ("vit_b_32", "encoder.layers.encoder_layer_0.*, heads*", {"mlp.0", "mlp.3"}, {"self_attention", "self_attention.out_proj"}),
+        pytest.param(
+            "vit_b_32", "encoder.layers.encoder_layer_0.*, heads*", {"mlp.0", "mlp.3"}, {"self_attention", "self_attention.out_proj"}, marks=pytest.mark.slow
+        ),
         ("swin_t", "features.1.0.*", {"mlp.0", "mlp.3"}, {"attn.qkv", "attn.proj"}),
         ("shufflenet_v2_x0_5", "stage2.0.*", {"branch1.2", "branch2.0"}, {"branch1.0", "branch2.3"}),
     ],

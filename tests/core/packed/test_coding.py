@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +97,7 @@ def test_positions_take_their_entropy(sparsity, compact):
     assert np.array_equal(decode_positions(data, kept.size), np.flatnonzero(kept))
 
 
+@functools.cache
 def distributions(count: int) -> dict[str, np.ndarray]:
     """Streams of whole numbers as differently spread as codes, gaps and counters are."""
     rng = np.random.default_rng(3)
@@ -126,7 +128,9 @@ PACKED = {
 
 
 @pytest.mark.parametrize("name", list(PACKED))
-@pytest.mark.parametrize("model", ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model", ["squeezenet1_1", "shufflenet_v2_x0_5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v3_small", "resnet18"))]
+)
 def test_every_stream_of_a_packed_shipped_model_takes_its_entropy(model, name):
     checkpoint = zoo.checkpoint(model, "fashion_mnist")
     subject = Compressed.of(checkpoint.load(), Architecture(model, checkpoint.classes, checkpoint.input_size))
@@ -262,6 +266,7 @@ def test_the_format_of_outlines_stays_as_it_is(form):
     assert encode(symbols, compact=True).hex() == known and np.array_equal(decode(bytes.fromhex(known), symbols.size), symbols)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_streams_under_an_outline_come_back(data):
     """Whatever the spread: an outline gives every symbol a frequency."""
