@@ -91,7 +91,7 @@ class Context:
         with trainable(subject) as module:
             trained = simulated(module, subject.activations) if subject.activations else module
             if getattr(step, "checkpoint_activations", False):
-                from core.less_memory import recomputed
+                from core.memory.limit import recomputed
 
                 trained, note = recomputed(step, trained, subject, batch_size, self.turn)
                 subject.notes.append(note)

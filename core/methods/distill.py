@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core.errors import BadField
 from core.hints import check as check_hints
-from core.less_memory import check_limit, memory_limit_param, recomputing_param
+from core.memory.limit import check_limit, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
 from core.recipe import TRAIN, Step, param, register
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.less_memory import check_limit, memory_limit_param, recomputing_param
+from core.memory.limit import check_limit, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
 from core.recipe import TRAIN, Step, param, register
 

@@ -12,11 +12,11 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import zoo
 from core.arithmetic import pruning
 from core.datasets import load
+from core.memory.recompute import within
 from core.methods import student
 from core.methods.apply import Context, apply
 from core.models.architecture import Architecture
 from core.recipe import STEPS, TRAIN, params
-from core.recompute import within
 from core.studies import gallery
 from core.weights import Compressed
 

@@ -1,6 +1,6 @@
 """What the training steps have in common to train with less memory: their two fields, what is refused before any work, and the note of a run.
 
-How it is done is in `core.recompute`, what it takes in `core.saved`. Imports no torch.
+How it is done is in `core.memory.recompute`, what it takes in `core.memory.saved`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def recomputed(step, module, subject: Compressed, batch: int, turn: Callable = c
 
     Raises `BadField` where it takes more than the step's limit. The network, its statistics and the random numbers stay what they are.
     """
-    from core.saved import FEW
+    from core.memory.saved import FEW
 
     trained, held = _fitted(step, module, subject, batch, turn)
     rounded = any(weight.mask is not None or weight.grid is not None for weight in subject.weights.values()) or bool(subject.activations)
@@ -61,7 +61,7 @@ def recomputed(step, module, subject: Compressed, batch: int, turn: Callable = c
 
 
 def _fitted(step, module, subject: Compressed, batch: int, turn: Callable = contextlib.nullcontext):
-    from core.recompute import TooLittle, within
+    from core.memory.recompute import TooLittle, within
 
     architecture = subject.architecture
     try:

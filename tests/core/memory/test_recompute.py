@@ -12,13 +12,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core import cuts as cuts_module
 from core import zoo
-from core.cuts import Piece, Places
 from core.datasets import load
 from core.errors import BadInput
-from core.recompute import Recomputed, TooLittle, held, within
-from core.saved import own, pictures
+from core.memory import cuts as cuts_module
+from core.memory.cuts import Piece, Places
+from core.memory.recompute import Recomputed, TooLittle, held, within
+from core.memory.saved import own, pictures
 from core.training import Plan, cross_entropy, fit
 
 FAMILIES = (

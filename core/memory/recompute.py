@@ -1,6 +1,6 @@
 """Training with less memory: activations are forgotten going forward and computed again going backward.
 
-A module's graph is cut into segments (`core.cuts`). What passes from one to the next is kept; what lies within a forgotten one is computed a second
+A module's graph is cut into segments (`core.memory.cuts`). What passes from one to the next is kept; what lies within a forgotten one is computed a second
 time, from what went into it, when its gradients are due (Chen et al. 2016, arXiv:1604.06174). Called by the training
 steps through `core.methods.apply`; losses and gradients stay what they are.
 """
@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from core.arithmetic.folding import graph_of
-from core.cuts import Places, Segment, places
 from core.errors import BadInput
-from core.saved import FEW, Held, Memory, batch_of, own, pictures, plain_bytes, settled, told, training
+from core.memory.cuts import Places, Segment, places
+from core.memory.saved import FEW, Held, Memory, batch_of, own, pictures, plain_bytes, settled, told, training
 
 Turn = Callable[[], contextlib.AbstractContextManager]
 

@@ -1,4 +1,4 @@
-"""Where a network is cut, so that training it holds little and computes little again. Called by `core.recompute`.
+"""Where a network is cut, so that training it holds little and computes little again. Called by `core.memory.recompute`.
 
 A segment is kept, or forgotten: then only what it hands on is kept, and the rest is there again while its gradients are due. Memory is counted
 where it is made. With K bytes kept of what comes before it, a segment that makes W bytes for the way back needs K + W while it is
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from core.saved import FEW, Memory, batch_of, own, pictures, told
+from core.memory.saved import FEW, Memory, batch_of, own, pictures, told
 
 GRAINS = 4096  # of a limit: bytes are rounded up to whole ones where the least computing is looked for
 WORTH = 10  # floating-point operations that take as long as writing a byte

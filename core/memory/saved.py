@@ -2,7 +2,7 @@
 
 Memory is counted once however many tensors lie in it; parameters, statistics and the pictures are there anyway and not counted. What is counted
 beside activations is what else a forward pass makes for the way back: weights as they are rounded or masked, signs, places of maxima.
-Called by `core.recompute`, which chooses by it what to compute again, and by training, whose notes say what was measured.
+Called by `core.memory.recompute`, which chooses by it what to compute again, and by training, whose notes say what was measured.
 """
 
 from __future__ import annotations
