@@ -1,4 +1,4 @@
-"""`export`: a run as a file that its runtime executes without Paretoscope, measured before it is written."""
+"""`export`: a run as a file that its runtime executes by itself, measured before it is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add(commands) -> None:
         "export", help="write a run as a file for PyTorch, ONNX Runtime or LiteRT",
         description="Writes the compressed model in a format, reads the file back in its runtime, runs it over the validation split, and says how accurate\n"
         "it is and how often it gives the engine's own answer. Preprocessing and class names (FILE.json), a model card (FILE.md), a script that\n"
-        "runs it without Paretoscope (FILE.py) and one that checks it in continuous integration (FILE.check.py) are written beside it.",
+        "runs it in its runtime alone (FILE.py) and one that checks it in continuous integration (FILE.check.py) are written beside it.",
         epilog="Formats: " + "; ".join(f"{name}: {format.title}" for name, format in FORMATS.items())
         + ".\nA recipe that was not run yet becomes a run, with its accuracy; what was exported is kept, and written at once when it is asked for again.",
     )  # fmt: skip

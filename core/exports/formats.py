@@ -37,7 +37,7 @@ class Format:
     `write` makes the file of a compressed model, in one turn; `finish`, where a format has it, goes on from there and takes turns by itself.
     `load` opens the file in `runtime`, which `version` names with its version.
     `held` says that a file which answers otherwise than the engine on more than 0.1 % of the pictures is refused. `script` runs the file
-    without Paretoscope. `missing` is None when the runtime is here.
+    in that runtime alone. `missing` is None when the runtime is here.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Format:
     write: Callable[[Compressed, Around], bytes] = field(repr=False)
     load: Callable[[bytes], Logits] = field(repr=False)
     version: Callable[[], str] = field(repr=False)
+    script: str
     finish: Callable[[bytes, Around], bytes] | None = field(repr=False, default=None)
-    script: str | None = None
     missing: Callable[[], NotHere | None] = field(repr=False, default=lambda: None)
 
 

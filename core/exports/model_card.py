@@ -53,12 +53,11 @@ def command(record: Record, name: str) -> str:
 
 
 def _running(record: Record, name: str) -> list[str]:
-    if FORMATS.get(record.format).script is None:
-        return ["```", f"python -m core evaluate --artifact {shlex.quote(name)} --dataset {record.dataset}", "```"]
-    side = record.sheet["picture"]["size"]
+    script, side = FORMATS.get(record.format).script, record.sheet["picture"]["size"]
     wants = {"run_onnx.py": "numpy and onnxruntime", "run_litert.py": "numpy and ai-edge-litert", "run_torch.py": "torch and numpy"}
+    own = "By Paretoscope’s own Python, its folder given by PYTHONPATH or --paretoscope FOLDER; there, `python -m core evaluate --artifact FILE` reads it too:"
     return [
-        f"With {wants[FORMATS.get(record.format).script]} alone:", "", "```",
+        f"With {wants[script]} alone:" if script in wants else own, "", "```",
         f"python {name}.py PICTURE.png …        # or .npy of {side}×{side} uint8 pictures; --time measures the latency of one picture here",
         f"python {name}.check.py PICTURES.npz --min-top1 {int(record.top1)} --max-bytes {record.bytes}    # exit status 1 when a limit is missed", "```",
         f"PICTURES.npz holds `images`, {side}×{side} pixels of uint8 each, cut as above, and `labels`, the places of their classes in the list above.",

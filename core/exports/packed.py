@@ -25,5 +25,6 @@ def load(data: bytes):
 
 register(
     name="artifact", title="Packed file", suffix=".psc", numbers=FLOAT32, runtime="Paretoscope", held=True, write=write, load=load,
-    version=lambda: f"format {FORMAT}, torch {version('torch')}", about="The smallest file. Reads back to bit-identical weights, in Paretoscope alone.",
+    script="run_packed.py", version=lambda: f"format {FORMAT}, torch {version('torch')}",
+    about="The smallest file. Reads back to bit-identical weights, in Paretoscope alone.",
 )  # fmt: skip

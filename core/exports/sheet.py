@@ -52,8 +52,6 @@ def _words(source: Source, input_size: int) -> str:
 
 
 def scripts(format: Format) -> dict[str, bytes]:
-    """Suffix → script: what runs the file, and what checks it in continuous integration; none for a file that only Paretoscope reads."""
-    if format.script is None:
-        return {}
+    """Suffix → script: what runs the file, and what checks it in continuous integration."""
     folder = files("core.exports") / "scripts"
     return {".py": (folder / format.script).read_bytes(), ".check.py": (folder / "check.py").read_bytes()}

@@ -30,7 +30,7 @@ TIMES = ("ms_p10", "ms_p50", "ms_p90")
 LONGEST_MS = 1e7  # not quite three hours for a picture
 MOST_LINES, MOST_BYTES = 1000, 1_000_000
 LONGEST = 100  # characters of a name
-EAGER = "torch "  # how the runtime of a safetensors file begins
+EAGER = "torch "  # how the runtime of a safetensors or packed file begins
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
         raise BadField(f"device of line {number}", names["device"], "the name of a profile, or --device beside --measured, which says what it is")
     device = profiles.get(names["device"] if names["device"] in profiles else given)
     made = value.get("format")
-    if made is not None and made not in _scripted():
-        raise BadField(f"format of line {number}", made, f"one of {', '.join(_scripted())}")
+    if made is not None and made not in _formats():
+        raise BadField(f"format of line {number}", made, f"one of {', '.join(_formats())}")
     for name in ("threads", "batch"):
         if value.get(name, 1) != 1:
             raise BadField(f"{name} of line {number}", value[name], "1, which is what estimates are for")
@@ -158,11 +158,11 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     return kept | ({"format": made} if made is not None else {}) | ({"in_float32": True} if in_float32 else {})
 
 
-def _scripted() -> list[str]:
-    """The formats that come with a script, which prints such lines."""
+def _formats() -> list[str]:
+    """The formats whose scripts print such lines."""
     from core.exports import FORMATS
 
-    return [name for name, format in FORMATS.items() if format.script is not None]
+    return [*FORMATS]
 
 
 _PLAIN = Efficiency(dict.fromkeys(("convolution", "depthwise", "grouped", "linear"), 1.0), 1.0, 0.0)

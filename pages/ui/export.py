@@ -119,7 +119,7 @@ def _format(view: View, asked: Export, format: Format, figures, act) -> dict | N
         act.download_button(
             f"Download, {bytes_words(record.bytes)}", lambda: _bundle(asked), f"{asked.file_name()}.zip", "application/zip", key=f"download-{format.name}",
             icon=":material/download:", on_click="ignore",
-            help="The file, its preprocessing and class names, a model card, and scripts that run and check it without Paretoscope.",
+            help=f"The file, its preprocessing and class names, a model card, and scripts that run and check it {_alone(format)} Paretoscope.",
         )  # fmt: skip
         return None
     row = services.cluster().find(asked.identity())
@@ -142,6 +142,10 @@ def _measured_words(record: Record) -> str:
         f'<b>{bytes_words(record.bytes)}</b></div><div class="quiet export-small">measured on {record.split}, n = {record.images:,}, in '
         f"{escape(record.runtime)} on this machine, {record.date[:10]}</div>"
     )
+
+
+def _alone(format: Format) -> str:
+    return "by" if format.runtime == "Paretoscope" else "without"
 
 
 def _bundle(asked: Export) -> bytes:

@@ -11,6 +11,7 @@ options.add_argument("pictures", nargs="?", help="an .npz file with images and l
 options.add_argument("--min-top1", type=float, metavar="PERCENT")
 options.add_argument("--max-bytes", type=int, metavar="N")
 options.add_argument("--max-ms", type=float, metavar="MILLISECONDS", help="of one picture on one thread, the median")
+options.add_argument("--paretoscope", metavar="FOLDER", help="where Paretoscope is, which a packed file is read by")
 given, missed = options.parse_args(), 0
 if given.min_top1 is not None and given.pictures is None:
     options.error("--min-top1 wants pictures")

@@ -136,7 +136,9 @@ def test_what_goes_with_a_file():
     with zipfile.ZipFile(io.BytesIO(made.packed("small.onnx"))) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == given
     assert made.packed("small.onnx") == made.packed("small.onnx"), "the same bytes every time"
-    assert list(make(asked("artifact")).files("small.psc")) == ["small.psc", "small.psc.json", "small.psc.md"], "no script reads it without Paretoscope"
+    packed = make(asked("artifact")).files("small.psc")
+    assert [*packed] == ["small.psc", "small.psc.json", "small.psc.md", "small.psc.py", "small.psc.check.py"]
+    assert "--paretoscope FOLDER" in packed["small.psc.md"].decode()
 
 
 def test_what_was_made_is_kept():
