@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 
 from core import artifact, engine, exports
 from core.datasets import load
@@ -94,6 +96,17 @@ def test_float16_halves_the_file_and_keeps_float32_at_both_ends():
     assert [each.type for each in (*session.get_inputs(), *session.get_outputs())] == ["tensor(float)"] * 2
     assert {one.data_type for one in onnx.load_from_string(narrow).graph.initializer if len(one.dims) > 1} == {onnx.TensorProto.FLOAT16}
     assert len(narrow) < 0.7 * len(wide)
+
+
+def test_a_vision_transformer_in_float16_is_opened_by_onnxruntime():
+    """Whose optimizer ends the process over its transposes in float16."""
+    torch.manual_seed(0)
+    module = torchvision.models.VisionTransformer(32, 16, 2, 2, 32, 64, num_classes=10).eval()
+    torch.nn.init.normal_(module.heads.head.weight)
+    subject, x = SimpleNamespace(module=module, activations={}, architecture=SimpleNamespace(model="tiny", input_size=32)), torch.randn(5, 3, 32, 32)
+    data = FORMATS.get("onnx-fp16").write(subject, formats.Around(asked("onnx").work, 32))
+    with torch.inference_mode():
+        np.testing.assert_allclose(FORMATS.get("onnx-fp16").load(data)(x), module(x).numpy(), atol=0.05)
 
 
 def test_safetensors_load_into_the_network_that_they_came_from():
