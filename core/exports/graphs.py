@@ -25,6 +25,7 @@ from torch import fx, nn
 from core.arithmetic.activations import measured, rounded_by_picture
 from core.arithmetic.folding import SMALLEST_SCALE, graph_of
 from core.errors import BadArtifact, BadInput
+from core.exports.windows import shapes_of, written_out
 
 if TYPE_CHECKING:
     from core.weights import Compressed
@@ -39,11 +40,14 @@ def plain(subject: Compressed) -> fx.GraphModule:
     module = measured(subject)
     if any(grid.dynamic for grid in subject.activations.values()):
         module = _written_out(module, subject.architecture.input_size)
-    return flat(module)
+    return flat(module, subject.architecture.input_size)
 
 
-def flat(module: nn.Module) -> fx.GraphModule:
-    """`module` in eval mode as a graph that leaves out what does nothing then; `meta["left_out"]` names the node that each of those passed on."""
+def flat(module: nn.Module, input_size: int) -> fx.GraphModule:
+    """`module` in eval mode as a graph that leaves out what does nothing then, and writes out windows' attention.
+
+    `meta["left_out"]` names the node that each of those passed on, or that is in its place.
+    """
     with torch.no_grad():
         graph = graph_of(module.eval(), "exports need a model that torch.fx can trace")
     found, left_out = fx.GraphModule(module, graph), {}
@@ -54,7 +58,8 @@ def flat(module: nn.Module) -> fx.GraphModule:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     made = fx.GraphModule(found, graph).eval()
-    made.meta["left_out"] = left_out
+    written = written_out(made, input_size)
+    made.meta["left_out"] = {name: written.get(other, other) for name, other in left_out.items()} | written
     return made
 
 
@@ -123,19 +128,10 @@ def read(data: bytes) -> fx.GraphModule:
 
 def _written_out(module: fx.GraphModule, input_size: int) -> fx.GraphModule:
     """The graph whose tensors are rounded by each picture's own range, by functions that know how many dimensions there are."""
-    ranks = {}
-
-    class Ranks(fx.Interpreter):
-        def run_node(self, node):
-            value = super().run_node(node)
-            ranks[node.name] = value.dim() if isinstance(value, torch.Tensor) else 0
-            return value
-
-    with torch.no_grad():
-        Ranks(module).run(torch.zeros(2, 3, input_size, input_size))
+    shapes = shapes_of(module, input_size)
     for node in module.graph.nodes:
         if node.target is rounded_by_picture:
-            node.target, node.args = _by_picture, (*node.args, tuple(range(1, ranks[node.args[0].name])))
+            node.target, node.args = _by_picture, (*node.args, tuple(range(1, len(shapes[node.args[0].name]))))
     return fx.GraphModule(module, module.graph)
 
 

@@ -27,7 +27,7 @@ def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
 
     torch.set_num_threads(1)
     data = (folder / "network.safetensors").read_bytes()
-    network = graphs.read(data)
+    network = _as_convolutions(graphs.read(data), input_size)
     import litert_torch  # takes ten seconds
 
     made = litert_torch.convert(network, (torch.zeros(1, 3, input_size, input_size),)).model_content()
@@ -37,6 +37,29 @@ def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
         found = ranges(made, network, graphs.grids(data), np.load(folder / "calibration.npy")) if numbers == INT8 else None
         made = _narrowed(made, found)
     (folder / "model.tflite").write_bytes(made)
+
+
+def _as_convolutions(network, input_size: int):
+    """Linear layers of a single place (B, 1, 1, C) as convolutions of one pixel: the converter loses a dimension of them otherwise."""
+    from torch import nn, permute
+
+    from core.exports.windows import shapes_of
+
+    shapes, graph = shapes_of(network, input_size), network.graph
+    for node in list(graph.nodes):
+        layer = network.get_submodule(node.target) if node.op == "call_module" else None
+        if not isinstance(layer, nn.Linear) or shapes[node.name][1:-1] != [1, 1]:
+            continue
+        pixel = nn.Conv2d(layer.in_features, layer.out_features, 1, bias=False)
+        pixel.weight, pixel.bias = nn.Parameter(layer.weight[:, :, None, None]), layer.bias
+        network.set_submodule(node.target, pixel)
+        with graph.inserting_before(node):
+            node.args = (graph.call_function(permute, (node.args[0], (0, 3, 1, 2))),)
+        with graph.inserting_after(node):
+            back = graph.call_function(permute, (node, (0, 2, 3, 1)))
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+    network.recompile()
+    return network
 
 
 def _narrowed(model: bytes, ranges: dict | None) -> bytes:

@@ -39,7 +39,7 @@ def integer_network(subject: Compressed) -> bytes:
     from core.runtimes.onnx import on_integers
 
     folded, layers = on_integers(subject)
-    module = graphs.flat(folded)
+    module = graphs.flat(folded, subject.architecture.input_size)
     values = {
         module.meta["left_out"].get(name, name): [-grid.zero_point * grid.scale, (2**grid.bits - 1 - grid.zero_point) * grid.scale]
         for name, grid in subject.activations.items()

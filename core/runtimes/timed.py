@@ -139,7 +139,7 @@ def _converted(subject: Compressed, runtime: str, turn) -> bytes:
         if runtime == LITERT_INT8:
             numbers, network, (noise,) = formats.INT8, tflite.integer_network(subject), pictures(subject, NOISE).values()
         else:
-            numbers, network = formats.FLOAT32, graphs.write(graphs.flat(subject.module))
+            numbers, network = formats.FLOAT32, graphs.write(graphs.flat(subject.module, subject.architecture.input_size))
     return tflite.converted(network, numbers, architecture.model, architecture.input_size, turn, noise)
 
 

@@ -114,7 +114,7 @@ def test_the_estimate_is_the_fits(kept):
         ("ms", "Line 1 cannot be 'ms'; it takes a JSON object with device, run, runtime and ms_p50."),
         (line(key=None), "run of line 1 cannot be None; it takes a text of 1 to 100 characters."),
         (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes a run on 8-bit grids."),
-        (line(format="gguf"), "format of line 1 cannot be 'gguf'; it takes one of artifact, safetensors, onnx, onnx-fp16, onnx-int8, tflite, tflite-fp16, tflite-int8."),
+        (line(format="gguf"), f"format of line 1 cannot be 'gguf'; it takes one of artifact, safetensors, onnx, {', '.join([*exports.FORMATS][3:])}."),
         (line(device="toaster"), "device of line 1 cannot be 'toaster'; it takes the name of a profile, or --device beside --measured, which says what it is."),
         (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),
         (line(ms_p50=10**400), "ms_p50 of line 1 cannot be 1000000000000000"),
