@@ -1,6 +1,9 @@
 """Runs every test: most of them on all cores at once, then those that want the machine for themselves, the browser's last.
 
 .venv/bin/python tests/run.py [arguments for pytest]     called by `make test`
+
+The unit tests alone, in less than three minutes on two cores:
+.venv/bin/python -m pytest -m "not slow and not alone and not e2e and not benchmark" -n 2 --dist worksteal
 """
 
 from __future__ import annotations

@@ -37,9 +37,14 @@ def whole_network(model: str) -> nn.Module:
     return lively(Architecture.plain(model, 10, zoo.models()[model]["smallest_input"]).build())
 
 
-def macs_of_layers(module: nn.Module, size: int) -> int:
-    """Multiply-adds of convolutions and linear layers by torch-pruning, which counts additions of biases along."""
-    _macs, _parameters, by_layer, _ = torch_pruning.utils.count_ops_and_params(module, torch.zeros(1, 3, size, size), layer_wise=True)
+@functools.lru_cache(maxsize=1)
+def whole_count(model: str, size: int) -> tuple[int, int]:
+    return count(whole_network(model), size)
+
+
+def count(module: nn.Module, size: int) -> tuple[int, int]:
+    """Parameters, and multiply-adds of convolutions and linear layers, by torch-pruning, which counts additions of biases along."""
+    _macs, parameters, by_layer, _ = torch_pruning.utils.count_ops_and_params(module, torch.zeros(1, 3, size, size), layer_wise=True)
     total = 0
     for layer in module.modules():
         counted, bias = int(by_layer.get(layer) or 0), 0 if getattr(layer, "bias", None) is None else layer.bias.numel()
@@ -47,7 +52,7 @@ def macs_of_layers(module: nn.Module, size: int) -> int:
             total += counted * layer.weight.numel() // (layer.weight.numel() + bias)
         elif isinstance(layer, nn.Linear) and counted:
             total += counted - bias
-    return total
+    return parameters, total
 
 
 def test_the_list_has_every_family_that_is_asked_for():
@@ -79,8 +84,8 @@ def test_channels_leave_or_a_sentence_says_why_not(model, importance):
     with torch.inference_mode():
         answers = subject.module(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
     assert answers.shape == (2, 10) and torch.isfinite(answers).all()
-    assert cost.parameters(subject.module) == torch_pruning.utils.count_ops_and_params(subject.module, torch.zeros(1, 3, size, size))[1]
-    assert cost.parameters(subject.module) < 0.97 * cost.parameters(whole)
-    assert cost.macs(whole, size) - cost.macs(subject.module, size) == macs_of_layers(whole, size) - macs_of_layers(subject.module, size) > 0
+    parameters, macs = count(subject.module, size)
+    assert cost.parameters(subject.module) == parameters < 0.97 * cost.parameters(whole)
+    assert cost.macs(whole, size) - cost.macs(subject.module, size) == whole_count(model, size)[1] - macs > 0
     assert model not in WHOLE or any(WHOLE[model] in note for note in subject.notes)
     assert all(note.endswith(".") for note in subject.notes)
