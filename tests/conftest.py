@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Hide what was imported and collected from the garbage collector, which would go through a million objects that stay each time."""
+    """Hide what was imported and collected from the garbage collector, which would go through 700,000 objects that stay each time."""
     gc.collect()
     gc.freeze()
 
