@@ -6,8 +6,8 @@
     moved(module)   to train: the module itself, which comes back
 
 PARETOSCOPE_DEVICE names it. Where it is not set, CUDA or MPS serves once `core.device_check` has seen it compute what the processor computes, which
-the cluster process asks for when it starts, and `python -m core device`. The same recipe gives other last digits on another device, so it is part
-of a run's identity.
+the cluster process asks for when it first starts, and `python -m core device` while none runs: what is computed never changes its device on the way. The
+same recipe gives other last digits on another device, so it is part of a run's identity, and a worker computes on the device of the identity asked for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import os
 import platform
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from core.errors import BadField, NotHere
-from core.home import home
+from core.home import folder, home, write_whole
+from core.machine import machine
 
 DEVICES = CPU, CUDA, MPS = "cpu", "cuda", "mps"
 WORDS = {CPU: "the processor", CUDA: "CUDA", MPS: "Apple's MPS"}
@@ -42,6 +42,7 @@ def chosen() -> str:
     return found["device"] if found else CPU
 
 
+@functools.cache
 def candidate() -> str | None:
     """CUDA or MPS, where this machine looks as if it had one; told without importing torch."""
     if sys.platform == "darwin":
@@ -50,19 +51,26 @@ def candidate() -> str | None:
 
 
 def checked() -> dict | None:
-    """What the check found with this version of torch: `device`, and a `sentence`; None before there was one."""
+    """What the check found on this machine with this version of torch: `device`, and a `sentence`; None before there was one, and where the device has gone."""
     try:
         path = home() / FILE
         found = _read(path, path.stat().st_mtime_ns)
     except (OSError, ValueError):
         return None
-    return found if found["torch"] == version("torch") else None
+    return found if found.get("machine") == machine()["id"] and found["device"] in (CPU, candidate()) else None
+
+
+def keep(found: dict) -> dict:
+    """Let what a check found count on this machine from now on; it comes back."""
+    found = found | {"machine": machine()["id"]}
+    write_whole(folder() / FILE, json.dumps(found, indent=1).encode())
+    return found
 
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _changed: int) -> dict:
     found = json.loads(path.read_text())
-    if not isinstance(found, dict) or found.get("device") not in DEVICES or not isinstance(found.get("sentence"), str) or "torch" not in found:
+    if not isinstance(found, dict) or found.get("device") not in DEVICES or not isinstance(found.get("sentence"), str):
         raise ValueError(f"{path} is not what a check of a device writes.")
     return found
 

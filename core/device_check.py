@@ -2,15 +2,13 @@
 
     found = check("cuda")     # device, sentence and figures; kept for `core.device.chosen`
 
-A shipped checkpoint answers the same pictures on both, then learns its last layer anew on both. Called by `python -m core device`, which the cluster
+A checkpoint answers the same pictures on both, then loses its last layer and is trained on both. Called by `python -m core device`, which the cluster
 process runs where a device was found and not checked yet.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ import torch
 from core import device, zoo
 from core.datasets import load
 from core.errors import BadInput, NotHere
-from core.home import folder, write_whole
+from core.jobs.turns import Turns
 from core.metrics.accuracy import evaluate
 from core.training import Plan, cross_entropy, fit
 
@@ -29,7 +27,7 @@ POINTS = 5.0  # of top-1 behind the short training, at most
 
 
 def check(name: str) -> dict:
-    """`device` (the one that serves from now on), `sentence`, `torch`; kept in the home folder, together with what was measured."""
+    """`device` (the one that serves from now on) and a `sentence`; kept in the home folder, together with what was measured."""
     words, found = device.WORDS[name], {}
     try:
         there, here = _measured(name), _measured(device.CPU)
@@ -44,9 +42,7 @@ def check(name: str) -> dict:
     except (NotHere, BadInput, RuntimeError, NotImplementedError) as error:  # torch's own of a driver that is too old, memory, an operator that is missing
         serves, reason = False, str(error).strip().splitlines()[0].rstrip(".")
         sentence = f"{words} cannot be used ({reason}), so the processor serves accuracy and training."
-    verdict = found | {"device": name if serves else device.CPU, "checked": name, "sentence": sentence, "torch": version("torch")}
-    write_whole(folder() / device.FILE, json.dumps(verdict, indent=1).encode())
-    return verdict
+    return device.keep(found | {"device": name if serves else device.CPU, "checked": name, "sentence": sentence})
 
 
 def _measured(name: str) -> dict:
@@ -55,11 +51,12 @@ def _measured(name: str) -> dict:
         device.place()
         checkpoint, dataset = zoo.checkpoint(MODEL, DATA), load(DATA)
         module = checkpoint.load()
-        predicted = evaluate(module, dataset, checkpoint.input_size, "validation", IMAGES).predicted
+        turn = Turns().compute
+        predicted = evaluate(module, dataset, checkpoint.input_size, "validation", IMAGES, turn=turn).predicted
         with torch.no_grad():
             module.classifier[-1].weight.zero_()
         started = time.monotonic()
-        fit(module, dataset, checkpoint.input_size, PLAN, cross_entropy())
+        fit(module, dataset, checkpoint.input_size, PLAN, cross_entropy(), turn=turn)
         seconds = time.monotonic() - started
-        right = evaluate(module, dataset, checkpoint.input_size, "validation", IMAGES).right
+        right = evaluate(module, dataset, checkpoint.input_size, "validation", IMAGES, turn=turn).right
     return {"predicted": predicted, "top1": 100 * float(np.mean(right)), "seconds": seconds}

@@ -45,6 +45,7 @@ class Hooks:
     exclusive: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     report: Callable[[dict], None] = lambda event: None
     book: object | None = None
+    foretells: bool = False  # what steps behind a long one will note
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def run(
     from core.methods.apply import check_fits
     from core.metrics.first_look import FirstLook
 
-    hooks = Hooks(turn, exclusive, report, book)
+    hooks = Hooks(turn, exclusive, report, book, foretells=True)
     started = time.monotonic()
     dataset = load(work.dataset)
     with hooks.turn():
@@ -174,15 +175,14 @@ def compress(work: Work, hooks: Hooks = Hooks(), on_shapes: Callable[[Compressed
     from core.keeping import prefixes
 
     dataset = load(work.dataset)
-    subject, first = _start(work)
-    steps = work.recipe.steps
+    steps, (subject, first) = work.recipe.steps, _start(work)
     settled = max(first, work.recipe.shaping())
     long = next((number for number in range(first, len(steps)) if takes_long(steps[number])), None)
     for number in range(first, len(steps)):
-        if number == long and (expected := foretold(work, number, subject, dataset, hooks.turn)):
-            hooks.report({"notes": expected})
         if number == settled:
             on_shapes(subject)
+        if hooks.foretells and number == long and (expected := foretold(work, number, subject, dataset, hooks.turn)):
+            hooks.report({"notes": expected})
         hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
         told = len(subject.notes)
         _apply(work, number, subject, dataset, hooks)

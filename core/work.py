@@ -108,7 +108,11 @@ class Work:
 
     def is_identity(self, identity: str) -> bool:
         """Whether a run of this identity is of this work and of what is here now, whichever device it was computed on."""
-        return identity == self.identity() or any(identity == self.identity_on(where) for where in device.DEVICES if where != device.chosen())
+        return identity == self.identity() or self.device_of(identity) is not None
+
+    def device_of(self, identity: str) -> str | None:
+        """The device on which this work has that identity; None where it has it on none."""
+        return next((where for where in device.DEVICES if self.identity_on(where) == identity), None)
 
     def identity_of(self, checkpoint: zoo.Checkpoint) -> str:
         """The identity that this work has with a checkpoint that was found already, which spares looking for it."""

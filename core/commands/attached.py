@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core import device
 from core.commands import terminal
 from core.errors import Cancelled, ClusterError, StoreError
 from core.home import folder
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 def measured(work: Work, artifact: Path | None, progress) -> dict:
     """The result of a run as `engine.Result.to_json()` has it; the packed model is written to `artifact` when that is given."""
+    with device.using(device.chosen()):  # from its identity to its figures
+        return _measured(work, artifact, progress)
+
+
+def _measured(work: Work, artifact: Path | None, progress) -> dict:
     store = Store()
     try:
         result = known(store, work)

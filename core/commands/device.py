@@ -6,6 +6,10 @@ import os
 
 from core import device
 from core.commands import options, terminal
+from core.commands.threads import use_threads
+from core.errors import BadInput
+from core.jobs.connection import running_office
+from core.work import THREADS
 
 
 def add(commands) -> None:
@@ -33,6 +37,9 @@ def _found() -> dict:
         return {"device": here, "sentence": f"PARETOSCOPE_DEVICE has {device.WORDS[here]} serve accuracy and training."}
     if name is None:
         return {"device": here, "sentence": "The processor serves accuracy and training; this machine has neither CUDA nor Apple's MPS."}
+    if running_office() is not None:
+        raise BadInput(f"The cluster is running, on {device.WORDS[here]}, and the check is for when none is; end it first: `python -m core cluster --stop`.")
+    use_threads(THREADS)
     from core.device_check import check
 
     return check(name)

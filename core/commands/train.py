@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from core.commands import device, options, terminal
+from core.device import chosen, using
 from core.models import checkpoints
 from core.recipe import MAX_SEED
 
@@ -47,7 +48,7 @@ def train_checkpoint(given) -> None:
         raise absent
     terminal.warn(device.hint())
     use_threads(given.threads)
-    with terminal.Progress(f"{given.model} on {given.dataset}") as progress:
+    with terminal.Progress(f"{given.model} on {given.dataset}") as progress, using(chosen()):
         made = checkpoints.train(
             given.model, given.dataset, epochs=given.epochs, learning_rate=given.learning_rate, weight_decay=given.weight_decay,
             seed=given.seed, size=given.input_size,

@@ -32,7 +32,7 @@ from core.jobs.turns import core_count
 
 IDLE_MINUTES = 20.0
 HOST = "127.0.0.1"
-CHECK_SECONDS = 120
+CHECK_SECONDS = 60
 LOCK, ADDRESS = "office.lock", "cluster.json"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Dask's own settings. A task may lose two workers. No worker puts results on disk, and the processes look at themselves
@@ -98,6 +98,7 @@ def serve(options: Options) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _check_device()
+    os.environ["PARETOSCOPE_DEVICE"] = device.chosen()  # the workers', for as long as they live
     with contextlib.ExitStack() as closing:
         scribe, clients = _open(options, closing)
         facts = {"address": scribe.client.scheduler.address, "dashboard": scribe.client.dashboard_link if options.dashboard else None}
@@ -121,13 +122,18 @@ def serve(options: Options) -> int:
 
 def _check_device() -> None:
     """Let a device that was found and not checked yet be checked, by a process of its own, before the first run is identified."""
-    if device.unchecked() is None:
+    name = device.unchecked()
+    if name is None:
         return
     try:
         told = subprocess.run([sys.executable, "-m", "core", "device"], capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)
-        logger.info("%s", (told.stdout or told.stderr).strip())
+        reason = (told.stderr or "its process ended").strip().splitlines()[-1]
     except subprocess.TimeoutExpired:
-        logger.warning("checking %s took longer than %d seconds; the processor serves", device.unchecked(), CHECK_SECONDS)
+        reason = f"the check took longer than {CHECK_SECONDS} seconds"
+    if device.checked() is None:
+        sentence = f"{device.WORDS[name]} cannot be used ({reason.rstrip('.')}), so the processor serves accuracy and training."
+        device.keep({"device": device.CPU, "checked": name, "sentence": sentence})
+    logger.info("%s", device.checked()["sentence"])
 
 
 def _open(options: Options, closing: contextlib.ExitStack):

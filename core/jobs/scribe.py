@@ -33,6 +33,7 @@ LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 30.0, 5.0, 1.0
 MOST_CURVE_POINTS = 400
 MOST_RESTARTS, MOST_ATTEMPTS = 3, 10
 QUICK, COMPUTE, PREVIEW = "quick", "compute", "preview"  # the resources that workers offer
+OTHER_RUN = "The worker computed another run than the one asked for, because its checkpoint, pictures or version are others than those of this machine."
 logger = logging.getLogger("paretoscope")
 
 
@@ -269,6 +270,9 @@ class Scribe:
         elif job.kind == "run":
             values = {"owner": self.owner, "attempts": job.attempts, "origin": "here", "curve": job.curve or None}
             self._results[answer["result"]["identity"]] = (answer["result"], answer["predicted"], values)
+            if answer["result"]["identity"] != job.identity:
+                self._end(job.identity, {"state": FAILED, "message": OTHER_RUN})
+                return
             self._forget(job.identity)
             self._changes.pop(job.identity, None)
         elif job.kind == "latency":

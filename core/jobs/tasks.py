@@ -24,6 +24,7 @@ from typing import Any
 
 from distributed import get_worker
 
+from core import device
 from core.errors import Cancelled, ParetoscopeError
 from core.home import home
 from core.jobs.turns import Grant, Turns
@@ -151,7 +152,8 @@ def _run(request: dict, job: Job) -> dict:
     module, work, hooks = _engaged(request, job)
     if request.get("first_look"):
         hooks["first_look"] = True
-    result = module.run(work, **hooks)
+    with device.using(work.device_of(job.identity) or device.chosen()):
+        result = module.run(work, **hooks)
     return {"state": COMPLETE, "result": result.to_json(), "predicted": result.predicted}
 
 

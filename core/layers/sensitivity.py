@@ -242,19 +242,25 @@ class _Table:
         names = None
         if self.asked.step.kind != STRUCTURE and not subject.activations:
             names = {name for name, weight in subject.weights.items() if weight.mask is not None or weight.grid is not None}
-        suffixes = self._rounded() if subject.activations else self.suffixes
+        suffixes = self._rounded(subject) if subject.activations else self.suffixes
         with self.turn():
-            return _Behind(suffixes, suffixes.change(engine.measurable(subject), names))
+            changed = engine.measurable(subject)
+            change = suffixes.change(changed, names)
+            if changed is not subject.module:
+                changed.graph.owning_module = None  # nodes know their graph, and that the whole network; what a change takes is counted
+            return _Behind(suffixes, change)
 
-    def _rounded(self) -> Suffixes:
+    def _rounded(self, subject) -> Suffixes:
         """Of a step that rounds values between layers too, applied to the last layer: up to a changed layer, each cell rounds what this rounds.
 
-        Sums and means anywhere are among these values, and batch norms are folded where ranges are fixed.
+        Sums and means anywhere are among these values, and batch norms are folded where ranges are fixed. `subject` stands for it where the step
+        refuses the last layer.
         """
         from core.layers.suffixes import Suffixes
 
         if self.rounded is None:
-            subject = engine.compress(self.asked.work(self.asked.layers[-1], self.asked.values[0]), engine.Hooks(self.turn))
+            with contextlib.suppress(BadInput):
+                subject = engine.compress(self.asked.work(self.asked.layers[-1], self.asked.values[0]), engine.Hooks(self.turn))
             with self.turn():
                 self.rounded = Suffixes(engine.measurable(subject))
         return self.rounded

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core import pareto, zoo
+from core import device, pareto, zoo
 from core.datasets import DATASETS, labels
 from core.errors import BadInput, NotHere
 from core.lessons import students
@@ -111,7 +111,7 @@ class Shelf:
 
     def _current_as(self, row: Mapping, checkpoint: zoo.Checkpoint) -> int:
         """2 of a run of the checkpoint, the data and the engine that are here now, over the whole split; 1 if another device computed it; else 0."""
-        key = (row["identity"], checkpoint.hash)
+        key = (row["identity"], checkpoint.hash, device.chosen())
         if key not in self._current:
             try:
                 work = Work(row["model"], row["dataset"], self._recipes[row["identity"]], row["split"])

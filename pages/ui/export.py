@@ -119,7 +119,7 @@ def _format(view: View, asked: Export, format: Format, figures, act) -> dict | N
         act.download_button(
             f"Download, {bytes_words(record.bytes)}", lambda: _bundle(asked), f"{asked.file_name()}.zip", "application/zip", key=f"download-{format.name}",
             icon=":material/download:", on_click="ignore",
-            help=f"The file, its preprocessing and class names, a model card, and scripts that run and check it {_alone(format)} Paretoscope.",
+            help=f"The file, its preprocessing and class names, a model card, and scripts that run and check it {_alone(format)}.",
         )  # fmt: skip
         return None
     row = services.cluster().find(asked.identity())
@@ -145,7 +145,7 @@ def _measured_words(record: Record) -> str:
 
 
 def _alone(format: Format) -> str:
-    return "by" if format.runtime == "Paretoscope" else "without"
+    return "with Paretoscope’s own reader" if format.runtime == "Paretoscope" else "without Paretoscope"
 
 
 def _bundle(asked: Export) -> bytes:

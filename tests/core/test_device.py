@@ -54,8 +54,8 @@ def test_a_device_that_computes_what_the_processor_computes_serves_from_then_on(
 
 
 def test_a_device_that_computes_something_else_does_not_serve(stand_in, monkeypatch, capsys):
-    def off(module, *arguments):
-        predictions = evaluate(module, *arguments)
+    def off(module, *arguments, **named):
+        predictions = evaluate(module, *arguments, **named)
         return dataclasses.replace(predictions, predicted=(predictions.predicted + (device.chosen() == "cuda")) % 10)
 
     monkeypatch.setattr(device_check, "evaluate", off)
@@ -65,7 +65,7 @@ def test_a_device_that_computes_something_else_does_not_serve(stand_in, monkeypa
 
 
 def test_a_device_that_torch_does_not_find_or_that_fails_does_not_serve(stand_in, monkeypatch):
-    def fails(*_arguments):
+    def fails(*_arguments, **_named):
         raise RuntimeError("CUDA error: out of memory\nmore lines")
 
     monkeypatch.setattr(device_check, "fit", fails)
@@ -76,9 +76,16 @@ def test_a_device_that_torch_does_not_find_or_that_fails_does_not_serve(stand_in
     assert "PyTorch does not find it on this machine" in device_check.check("cuda")["sentence"] and device.chosen() == "cpu"
 
 
-def test_a_check_of_another_torch_and_a_broken_file_count_for_nothing(stand_in):
+def test_a_device_that_has_gone_does_not_serve(stand_in, monkeypatch):
+    device.keep({"device": "cuda", "sentence": "It did."})
+    assert device.chosen() == "cuda"
+    monkeypatch.setattr(device, "candidate", lambda: None)
+    assert device.chosen() == "cpu" and device.checked() is None
+
+
+def test_a_check_of_another_machine_and_a_broken_file_count_for_nothing(stand_in):
     path = folder() / device.FILE
-    for written in ('{"device": "cuda", "sentence": "", "torch": "1.0"}', '{"device": "tpu"}', "[]", "{"):
+    for written in ('{"device": "cuda", "sentence": "", "machine": "another"}', '{"device": "tpu"}', "[]", "{"):
         path.write_text(written)
         os.utime(path, ns=(0, len(written)))  # the clock of the file system is coarse
         assert device.checked() is None and device.chosen() == "cpu"
@@ -86,9 +93,12 @@ def test_a_check_of_another_torch_and_a_broken_file_count_for_nothing(stand_in):
 
 def test_the_cluster_process_checks_what_nobody_has_checked(stand_in, monkeypatch):
     asked = []
-    done = subprocess.CompletedProcess([], 0, "CUDA serves.", "")
+    done = subprocess.CompletedProcess([], -11, "", "It begins.\nIt broke.\n")
     monkeypatch.setattr(office.subprocess, "run", lambda command, **_options: asked.append(command) or done)
     office._check_device()
+    assert device.checked()["sentence"] == "CUDA cannot be used (It broke), so the processor serves accuracy and training."
+    office._check_device()  # once is enough
+    (folder() / device.FILE).unlink()
     monkeypatch.setenv("PARETOSCOPE_DEVICE", "cpu")
     office._check_device()
     assert [command[1:] for command in asked] == [["-m", "core", "device"]]

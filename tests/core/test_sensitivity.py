@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -78,6 +82,21 @@ def test_what_rounds_values_between_layers_runs_again_from_there(scale, monkeypa
     assert all(len(change.order) < 12 and change.bytes < 2.5e6 for change in changes[-2:])
     for layer, (cell,) in zip(chosen, found["cells"]):
         assert cell["top1"] == engine.run(question.work(layer, 4)).metrics["top1"]
+
+
+def test_of_a_changed_network_only_what_changed_is_kept(five_layer_checkpoint, monkeypatch):
+    question, networks, measurable_ = asked("quantize", 4, activation_bits=4), [], engine.measurable
+
+    def noted(subject):
+        network = measurable_(subject)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(engine, "measurable", noted)
+    table = sensitivity._Table(question, contextlib.nullcontext, lambda event: None)
+    piece = table._piece(question.layers[1], 4)
+    gc.collect()
+    assert piece.bytes > 0 and [network() is None for network in networks] == [False, True]  # the first is what all cells are held against
 
 
 def test_what_cannot_be_traced_is_measured_whole_and_said(five_layer_checkpoint, monkeypatch):

@@ -1,17 +1,17 @@
 """Runs MODEL.psc by Paretoscope: python MODEL.psc.py [--paretoscope FOLDER] [--time] PICTURES (image files, which Pillow reads, or .npy of uint8)."""
 
-import argparse, importlib, json, pathlib, platform, sys, time, numpy as np, torch
+import argparse, importlib, json, pathlib, platform, sys, time
 
 MODEL = pathlib.Path(__file__).with_suffix("")
 (options := argparse.ArgumentParser(add_help=False)).add_argument("--paretoscope", metavar="FOLDER", type=lambda folder: sys.path.insert(0, folder))
 names = options.parse_known_args()[1]
 try:
-    from core import artifact, engine, errors
+    import numpy as np, torch, core.artifact, core.engine, core.errors
 
-    SHEET, model = json.loads(pathlib.Path(f"{MODEL}.json").read_text(encoding="utf-8")), engine.measurable(artifact.read(MODEL))
+    SHEET, model = json.loads(pathlib.Path(f"{MODEL}.json").read_text(encoding="utf-8")), core.engine.measurable(core.artifact.read(MODEL))
 except ImportError as error:
     sys.exit(f"Paretoscope runs this file ({error}): give its folder, by --paretoscope FOLDER or PYTHONPATH, to its own Python, FOLDER/.venv/bin/python.")
-except errors.BadArtifact as error:
+except core.errors.BadArtifact as error:
     sys.exit(str(error))
 ABOUT = {"device": platform.node(), "run": SHEET["run"], "format": SHEET["format"], "runtime": "torch " + torch.__version__, "threads": 1, "batch": 1}
 run, _ = torch.inference_mode()(lambda x: model(torch.from_numpy(x)).numpy()), torch.set_num_threads(1)  # (B, 3, S, S) float32 → logits (B, classes)
