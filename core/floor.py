@@ -31,6 +31,7 @@ SCREEN_IMAGES = 500  # pictures of a first, short look at a position
 INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
 # the choice of another field without which a field says nothing
 ONLY_WHERE = {"group_size": ("granularity", "group"), "temperature": ("targets", "soft"), "memory_limit": ("checkpoint_activations", True)}
+ALIKE = {"memory_limit": "it limits memory and leaves the accuracy as it is"}  # why a number has no floor
 NUMBERS = (int, float)  # what can be varied; yes or no is neither
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
 
@@ -96,25 +97,12 @@ class Vary:
         places = [at for at, other in enumerate(self.recipe.steps) if other.name == step.name]
         return f"{step.name}{f'#{places.index(self.at) + 1}' if len(places) > 1 else ''}.{self.field}"
 
-    @functools.cached_property
+    @property
     def positions(self) -> tuple:
         """The values of the slider from mild to hard, or from low to high, without those that the step refuses beside its other fields."""
-        spec = self.spec
-        if spec.choices:
-            values = sorted(choice for choice in spec.choices if choice is not None)
-        elif spec.stops:
-            values = list(spec.stops)
-        else:
-            count = round((spec.high - spec.low) / spec.step)
-            values = [spec.type(min(round(spec.low + number * spec.step, 9), spec.high)) for number in range(count + 1)]
-        return tuple(value for value in (reversed(values) if spec.harder == "down" else values) if self._accepts(value))
-
-    def _accepts(self, value: object) -> bool:
-        try:
-            dataclasses.replace(self.recipe.steps[self.at], **{self.field: value})
-        except BadInput:
-            return False
-        return True
+        step = self.recipe.steps[self.at]
+        others = tuple((spec.name, getattr(step, spec.name)) for spec in params(type(step)) if spec.name != self.field)
+        return _positions(type(step), self.spec, others)
 
     def recipe_at(self, value: object) -> Recipe:
         """The recipe with the field at that value."""
@@ -141,7 +129,13 @@ class Vary:
         return probe(len(self.positions), _held(seen)) if self.steady else highest(len(self.positions), self._own, seen)
 
     def found(self, seen: Mapping[int, Mapping]) -> tuple[Mapping | None, Mapping | None]:
-        """What was seen of the pair. Where nothing held and accuracy need not fall steadily, the best that was seen stands for what fails."""
+        """What was seen of the pair. Where nothing held and accuracy need not fall steadily, the best that was seen stands for what fails.
+
+        Raises `BadInput` where every position that was looked at was refused.
+        """
+        refused = [each["refused"] for each in seen.values() if "refused" in each]
+        if refused and len(refused) == len(seen):
+            raise BadInput(f"None of the {len(seen)} positions looked at could be measured: {refused[0]}")
         last, beyond = pair(_held(seen))
         if last is None and not self.steady:
             beyond = _best(seen)
@@ -154,6 +148,32 @@ class Vary:
         return None if own is None else min(range(len(self.positions)), key=lambda at: abs(self.positions[at] - own))
 
 
+@functools.lru_cache(maxsize=64)
+def _positions(step_type: type[Step], spec: Param, others: tuple[tuple[str, Any], ...]) -> tuple:
+    """`Vary.positions` beside the other fields; kept, because a page asks at every look and each position is tried."""
+    if spec.choices:
+        values = sorted(choice for choice in spec.choices if choice is not None)
+    elif spec.stops:
+        values = list(spec.stops)
+    else:
+        count = round((spec.high - spec.low) / spec.step)
+        values = [spec.type(min(round(spec.low + number * spec.step, 9), spec.high)) for number in range(count + 1)]
+
+    def accepts(value: object) -> bool:
+        try:
+            step_type(**dict(others), **{spec.name: value})
+        except BadInput:
+            return False
+        return True
+
+    return tuple(value for value in (reversed(values) if spec.harder == "down" else values) if accepts(value))
+
+
+def varies(step: Step, spec: Param) -> bool:
+    """Whether a field is a number that has a floor; not whether another field stands in its place."""
+    return spec.type in NUMBERS and spec.name not in ALIKE and not idle(step, spec.name)
+
+
 def idle(step: Step, field: str) -> bool:
     """Whether another field's choice leaves this one without a meaning."""
     other, choice = ONLY_WHERE.get(field, ("", None))
@@ -161,7 +181,9 @@ def idle(step: Step, field: str) -> bool:
 
 
 def _without_effect(step: Step, field: str) -> str:
-    """Which other field of the step leaves this one without an effect, and what to do; "" where none does."""
+    """Why this field has no effect, mostly by another one of the step, and what to do; "" where it has."""
+    if field in ALIKE:
+        return ALIKE[field]
     if idle(step, field):
         other, choice = ONLY_WHERE[field]
         return f"it says nothing where {other} is {_word(getattr(step, other))}; set that to {_word(choice)}"
@@ -220,8 +242,8 @@ def highest(count: int, own: int | None, seen: Mapping[int, Mapping]) -> int | N
     if first is not None or len(seen) >= most_seeks(count):
         return first
     gaps = [gap for gap in itertools.pairwise(sorted(seen)) if gap[1] - gap[0] > 1]
-    most = max(each["top1"] for each in seen.values())
-    beside = [gap for gap in gaps if any(seen[at]["top1"] == most for at in gap)] or gaps
+    most = max(_kept(each) for each in seen.values())
+    beside = [gap for gap in gaps if any(_kept(seen[at]) == most for at in gap)] or gaps
     return sum(max(beside, key=lambda gap: (gap[1] - gap[0], gap))) // 2 if beside else None
 
 
@@ -241,7 +263,12 @@ def _held(seen: Mapping[int, Mapping]) -> dict[int, bool]:
 
 def _best(seen: Mapping[int, Mapping]) -> int | None:
     """The position of the most accuracy, the higher of two alike."""
-    return max(seen, key=lambda at: (seen[at]["top1"], at), default=None)
+    return max(seen, key=lambda at: (_kept(seen[at]), at), default=None)
+
+
+def _kept(seen: Mapping) -> float:
+    """The accuracy, below any other where the position was refused."""
+    return -1.0 if seen["top1"] is None else seen["top1"]
 
 
 def bracket(positions: Sequence[Position], holds: Callable[[Position], bool], held: dict[int, bool] | None = None) -> tuple[Position | None, Position | None]:
@@ -270,7 +297,8 @@ def search(
     95 % Wilson interval excludes `min_top1`, they stand for the position, unless it is one of the pair. Both positions of
     the pair are measured on all; where that contradicts a screen, the search goes on. `report` is told the value that is
     looked at next, its number, and how many there will be, if no screen is contradicted. Where accuracy need not fall steadily there
-    is no screen: what a position keeps decides where to look next, and that must be the same when the question is asked again.
+    is no screen: what a position keeps decides where to look next, and that must be the same when the question is asked again. There a position fails as well
+    where `measure` raises `BadInput`, such as a learning rate at which training comes to no numbers.
     """
     if not vary.steady:
         return _search_highest(vary, min_top1, measure, report)
@@ -313,7 +341,10 @@ def _search_highest(vary: Vary, min_top1: float, measure: Callable[[Recipe], Met
     while (at := vary.next_look(seen)) is not None:
         value = vary.positions[at]
         report(value, len(seen) + 1, vary.most_looks)
-        seen[at] = evaluation(value, measure(vary.recipe_at(value)), min_top1)
+        try:
+            seen[at] = evaluation(value, measure(vary.recipe_at(value)), min_top1)
+        except BadInput as error:
+            seen[at] = refusal(value, str(error))
     holds, fails = vary.found(seen)
     recipe = None if holds is None else vary.recipe_at(holds["value"]).to_json()
     return {"recipe": recipe, "holds": holds, "fails": fails, "evaluations": list(seen.values())}
@@ -323,6 +354,16 @@ def evaluation(value: object, metrics: Metrics, min_top1: float) -> dict:
     """What was measured of one position: `value`, `holds`, `top1` with its interval, `images`, `artifact_bytes`."""
     figures = {name: metrics[name] for name in ("top1", "top1_low", "top1_high", "images", "artifact_bytes")}
     return {"value": value, "holds": bool(metrics["top1"] >= min_top1)} | figures
+
+
+def refusal(value: object, reason: str) -> dict:
+    """As `evaluation`, of a position that could not be measured: it fails, without figures, and `refused` is the sentence why."""
+    return {"value": value, "holds": False, "top1": None, "top1_low": None, "top1_high": None, "images": 0, "artifact_bytes": None, "refused": reason}
+
+
+def reason(look: Mapping) -> str:
+    """Why a position was refused, in short: the sentence up to what to do instead."""
+    return look["refused"].partition("; ")[0].rstrip(".")
 
 
 def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping | None, looked: int) -> str:
@@ -339,6 +380,7 @@ def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping 
     if fails is None:
         end = "hardest" if vary.steady else "highest"
         return f"Even the {end} position, {vary.words(holds['value'])}, holds: it keeps {kept}, and {asked} is asked for."
-    found = f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} keeps {fails['top1']:.2f} %"
+    end = f"was refused ({reason(fails)})" if "refused" in fails else f"keeps {fails['top1']:.2f} %"
+    found = f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} {end}"
     unsteady = ". Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
     return found + ("." if vary.steady else unsteady)

@@ -21,7 +21,8 @@ def add(commands) -> None:
         description="Bisects the slider positions of one numeric field of a recipe for the most of it (sparsity), or the least (bits), that keeps a given\n"
         "top-1 accuracy. Ends with two neighbouring positions that were both measured: one holds, the next fails. Along fields of which neither\n"
         "end compresses more (temperature, learning rate) accuracy may rise and fall: the highest position, the recipe's own and the lowest are\n"
-        "measured first, and the answer is the highest place at which it was found to change.",
+        "measured first, and the answer is the highest place at which it was found to change. A position there that cannot be measured, such as a\n"
+        "learning rate at which training comes to no numbers, fails.",
         epilog="Every position that was measured is kept, as by `run --no-latency`; the same question again, or after Ctrl-C, costs only what is missing.",
     )  # fmt: skip
     options.model_and_dataset(command)
@@ -98,6 +99,9 @@ def report(vary: floor.Vary, result: dict) -> str:
     looks = sorted(result["evaluations"], key=lambda look: (order[look["value"]], look["images"]))
     rows = [[vary.name, "top-1", "pictures", "download", f"at least {result['min_top1']:g} %"]]
     for look in looks:
+        if "refused" in look:
+            rows.append([value_words(vary.spec, look["value"]), "", "", "", f"refused: {floor.reason(look)}"])
+            continue
         top1 = f"{look['top1']:.2f} % ({look['top1_low']:.2f} … {look['top1_high']:.2f})"
         rows.append([value_words(vary.spec, look["value"]), top1, f"{look['images']:,}", terminal.bytes_text(look["artifact_bytes"]), _verdict(look, looks)])
     said = floor.sentence(vary, result["min_top1"], result["holds"], result["fails"], len({look["value"] for look in looks}))

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.errors import ParetoscopeError
-from core.floor import NUMBERS, Vary, evaluation, idle, sentence
+from core.cluster import error_of
+from core.errors import BadInput, ParetoscopeError
+from core.floor import Vary, evaluation, refusal, sentence, varies
 from core.recipe import Param, Recipe
-from core.store import COMPLETE, OPEN
+from core.store import COMPLETE, FAILED, OPEN
 from core.work import Work
 from pages.ui import edits, follow, services, state, words
 from pages.ui.link import View
 
 SPARSITY, BITS, TEMPERATURE = "sparsity", "bits", "temperature"  # the explorer's own sliders that have a floor, by their keys
 HELP = "How far this can go at an accuracy that you name."
+ENDS = "Ends with two neighbouring positions, one that holds and one that fails."
+ENDS_UNSTEADY = "Ends at the highest place at which it was seen to change from holding to failing; where none holds, with the best that was seen."
 SECONDS_A_RUN = 4  # beside its training
 WIDTH = 300  # pixels, of what the button opens
 
@@ -46,10 +49,10 @@ def button(view: View, slider: str, pruning: str = "") -> None:
 def beside(view: View, at: int, spec: Param) -> None:
     """The button below a field of the step number `at`, and what it opens: no popover, because it stands in one.
 
-    Nothing where the field is no number, or says nothing.
+    Nothing where the field is no number, says nothing, or leaves the accuracy as it is.
     """
     slider = f"{at}-{spec.name}"
-    if spec.type not in NUMBERS or idle(view.recipe.steps[at], spec.name):
+    if not varies(view.recipe.steps[at], spec):
         return
     st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
     if state.session().get("floor_field") == slider:
@@ -80,10 +83,8 @@ def _question(view: View, slider: str, field: Callable[[], Vary]) -> None:
         state.set_widget(key, _usual(view, known.baseline))
     st.number_input("Keep at least, % top-1", min_value=0.0, max_value=100.0, step=0.1, format="%.2f", key=key)
     does = f"Bisects the {vary.spec.title.lower()}" if vary.steady else "Looks for the highest position that holds"
-    st.caption(
-        f"{does} and leaves the rest of the recipe as it is: at most {vary.most_looks} runs, {words.duration(seconds)}. "
-        f"Ends with two neighbouring positions, one that holds and one that fails."
-    )
+    end = ENDS if vary.steady else ENDS_UNSTEADY
+    st.caption(f"{does} and leaves the rest of the recipe as it is: at most {vary.most_looks} runs, {words.duration(seconds)}. {end}")
     st.button("Start", key=f"floor-start-{slider}", type="primary", on_click=_start, args=(view, vary, slider))
 
 
@@ -132,12 +133,12 @@ def look(view: View) -> Going | None:
         return Going(asked["words"], len(asked["seen"]), most)
     try:
         at = _advance(asked, vary)
+        holds, fails = vary.found(asked["seen"]) if at is None else (None, None)
     except ParetoscopeError as error:
         return _end(asked, f"The floor was not found: {error}")
     if at is not None:
         asked["words"] = f"floor: {vary.words(vary.positions[at])}"
         return Going(asked["words"], len(asked["seen"]), most)
-    holds, fails = vary.found(asked["seen"])
     if holds is not None and (view.model, view.dataset) == (asked["model"], asked["dataset"]):
         found, wanted = (moved(recipe, vary, holds["value"], asked["slider"]) for recipe in (view.recipe, vary.recipe))
         if found.key() == wanted.key():
@@ -152,7 +153,7 @@ def said(view: View) -> str:
 
 
 def _advance(asked: dict, vary: Vary) -> int | None:
-    """The position that is being measured; None when the answer is known. Raises what made a run fail."""
+    """The position that is being measured; None when the answer is known. Raises what made a run fail, unless that makes a position fail."""
     while (at := vary.next_look(asked["seen"])) is not None:
         value = vary.positions[at]
         work = Work(asked["model"], asked["dataset"], vary.recipe_at(value), latency=False)
@@ -163,9 +164,13 @@ def _advance(asked: dict, vary: Vary) -> int | None:
             asked["at"], asked["identity"] = at, work.identity()
         if row is None or row["state"] in OPEN:
             return at
-        if row["state"] != COMPLETE:
-            raise ParetoscopeError(row["message"] or f"The run of {vary.words(value)} was cancelled.")
-        asked["seen"][at] = evaluation(value, row["metrics"], asked["min_top1"])
+        if row["state"] == COMPLETE:
+            asked["seen"][at] = evaluation(value, row["metrics"], asked["min_top1"])
+            continue
+        error = error_of(row["stage"], row["message"] or f"The run of {vary.words(value)} was cancelled.")
+        if vary.steady or row["state"] != FAILED or not isinstance(error, BadInput):
+            raise error
+        asked["seen"][at] = refusal(value, str(error))
     return None
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import core.methods  # noqa: F401
 from core.errors import BadInput, BadRecipe
-from core.floor import INSTEAD, NUMBERS, ONLY_WHERE, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
+from core.floor import ALIKE, INSTEAD, NUMBERS, ONLY_WHERE, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
 from core.metrics.accuracy import Predictions, summary
 from core.recipe import STEPS, Recipe, params
 
@@ -101,6 +101,16 @@ def test_the_rest_of_the_recipe_stays():
         ("magnitude_prune.layers", [PRUNE | {"threshold": 1}], "because only numbers can be; this recipe's magnitude_prune.threshold can be."),
         ("distill.temperature", [{"step": "distill", "targets": "hard"}], "because it says nothing where targets is hard; set that to soft."),
         ("magnitude_prune.sparsity", [PRUNE | {"threshold": 0.1}], "because the threshold 0.1 stands in its place"),
+        (
+            "finetune.memory_limit",
+            [{"step": "finetune", "checkpoint_activations": True, "memory_limit": 20}],
+            "finetune.memory_limit cannot be varied, because it limits memory and leaves the accuracy as it is.",
+        ),
+        (
+            "finetune.checkpoint_activations",
+            [{"step": "finetune", "checkpoint_activations": True}],
+            "; this recipe's finetune.epochs, finetune.learning_rate, finetune.images can be.",
+        ),
     ],
 )
 def test_what_cannot_be_varied_is_one_sentence(vary, steps, said):
@@ -114,6 +124,10 @@ def test_every_number_of_every_step_can_be_varied_or_another_field_is_in_its_pla
     step = {"step": name}
     if spec.type not in NUMBERS:
         with pytest.raises(BadRecipe, match="because only numbers can be; "):
+            Vary.parse(f"{name}.{spec.name}", recipe(step))
+        return
+    if spec.name in ALIKE:
+        with pytest.raises(BadRecipe, match=ALIKE[spec.name]):
             Vary.parse(f"{name}.{spec.name}", recipe(step))
         return
     try:
@@ -305,3 +319,57 @@ def test_where_nothing_held_the_best_is_named_and_nothing_is_claimed_of_the_rest
     found = search(few, 95, metrics)
     said = sentence(few, 95, None, found["fails"], len(found["evaluations"]))
     assert said == "All 4 positions were looked at, and none keeps at least 95 % top-1; the best of them, round to 16 channels, keeps 16.00 %."
+
+
+REFUSAL = "The loss became nan while training, and takes finite values only; take a learning rate below 0.1."
+
+
+def search_rates(min_top1: float, bound: float) -> tuple[Vary, dict]:
+    """Over learning rates, of which those from `bound` on are refused, and less keeps less."""
+
+    def measure(asked: Recipe) -> dict:
+        rate = asked.steps[0].learning_rate
+        if rate >= bound:
+            raise BadInput(REFUSAL)
+        return {"top1": 100 * rate, "top1_low": 0.0, "top1_high": 99.0, "images": 50, "artifact_bytes": 1_230_000}
+
+    vary = Vary.parse("finetune.learning_rate", recipe({"step": "finetune"}))
+    return vary, search(vary, min_top1, measure)
+
+
+def test_a_position_that_is_refused_while_it_is_measured_fails():
+    vary, found = search_rates(0.5, 0.1)
+    assert (found["holds"]["value"], found["fails"]["value"]) == (0.0999, 0.1) and found["recipe"]["steps"][0]["learning_rate"] == 0.0999
+    first = found["evaluations"][0]
+    assert (first["value"], first["holds"], first["top1"], first["refused"]) == (0.2, False, None, REFUSAL)
+    assert sentence(vary, 0.5, found["holds"], found["fails"], len(found["evaluations"])) == (
+        "The floor for at least 0.5 % top-1 is learning rate 0.0999, which keeps 9.99 % top-1 (1.23 MB); "
+        "0.1 was refused (The loss became nan while training, and takes finite values only). "
+        "Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
+    )
+
+
+def test_a_position_that_is_refused_is_never_the_best():
+    vary, found = search_rates(50, 0.1)
+    assert found["holds"] is None and found["fails"]["top1"] == max(look["top1"] or 0 for look in found["evaluations"]) > 5
+    assert "keeps at least 50 % top-1; the best of them, learning rate 0.0" in sentence(vary, 50, None, found["fails"], len(found["evaluations"]))
+
+
+def test_where_every_position_is_refused_that_is_the_answer():
+    with pytest.raises(BadInput, match=r"^None of the 12 positions looked at could be measured: The loss became nan .*\.$"):
+        search_rates(1, 0.0)
+
+
+def test_a_refusal_ends_a_search_by_halves():
+    def measure(asked: Recipe) -> dict:
+        raise BadInput(REFUSAL)
+
+    with pytest.raises(BadInput, match=r"^The loss became nan"):
+        search(Vary.parse("finetune.epochs", recipe({"step": "finetune"})), 1, measure)
+
+
+def test_positions_are_those_beside_the_other_fields_of_that_step():
+    """What is kept of them is not taken for those of another step, or of other fields."""
+    of = lambda **step: Vary.parse("nm_prune.n", recipe({"step": "nm_prune"} | step)).positions
+    assert of(n=2, m=4) == of(n=3, m=4) == (3, 2, 1) and of(n=2, m=6) == (5, 4, 3, 2, 1) and of(n=2, m=4) == (3, 2, 1)
+    assert Vary.parse("distill.images", recipe({"step": "distill"})).positions == Vary.parse("finetune.images", recipe({"step": "finetune"})).positions

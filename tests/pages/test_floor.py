@@ -156,6 +156,7 @@ def test_every_number_in_a_chip_has_a_button_and_nothing_else_does(notes):
         return {button.key.rpartition("-")[2] for button in page.button if (button.key or "").startswith("floor-field-0-")}
 
     assert buttons("distill") == {"temperature", "alpha", "hints", "epochs", "learning_rate", "images"}
+    assert buttons("distill~checkpoint_activations~true~memory_limit~20") == buttons("distill")
     assert "temperature" not in buttons("distill~targets~hard")
     assert buttons("channel_prune") == {"sparsity", "round_to", "images"}
     assert buttons("calibrate_batchnorm") == {"images"} and not buttons("cast")
@@ -198,6 +199,45 @@ def test_a_failed_run_ends_the_search_with_its_sentence(notes, works):
     notes.store.write({identity: {"state": "FAILED", "message": "The disk is full."}})
     page.run()
     assert "The floor was not found: The disk is full." in markup(page)
+
+
+def fail(notes, works, error: str, where) -> None:
+    """The runs of recipes for which `where` is true fail by an error of that class."""
+    for identity, work in works.items():
+        if where(work.recipe) and (notes.store.find(identity) or {}).get("state") != "FAILED":
+            notes.store.claim(blank_row(identity, model="resnet18", dataset="fashion_mnist", owner="test"))
+            message = "The loss became nan while training, and takes finite values only; take a learning rate below 0.2."
+            notes.store.write({identity: {"state": "FAILED", "stage": error, "message": message}})
+
+
+def test_a_learning_rate_that_leads_nowhere_fails_and_the_search_goes_on(notes, works, monkeypatch):
+    page = open_page(step=DISTILL)
+    works.clear()
+    page.session_state["chip-0"] = True
+    page.run()
+    page.button(key="floor-field-0-learning_rate").click().run()
+    captions = " ".join(caption.value for caption in page.caption)
+    assert "Ends at the highest place at which it was seen to change" in captions and "two neighbouring positions" not in captions
+    page.number_input(key="floor-0-learning_rate-top1").set_value(80.0).run()
+    page.button(key="floor-start-0-learning_rate").click().run()
+    high = lambda recipe: recipe.steps[0].learning_rate > 0.1
+    known = -1
+    while known < len(works):
+        known = len(works)
+        fail(notes, works, "BadInput", high)
+        for identity, work in [(identity, work) for identity, work in works.items() if not high(work.recipe)]:
+            complete(notes, {identity: work})
+        page.run()
+    page.run()
+    assert not page.exception and asked_for(page, "step") == ["distill~learning_rate~0.1", "calibrate_batchnorm"]
+    assert "is learning rate 0.1, which keeps 92.00 % top-1 (1.00 MB); 0.1001 was refused (The loss became nan" in markup(page)
+
+
+def test_what_is_not_the_positions_fault_ends_that_search_too(notes, works):
+    page = start(open_page(step=DISTILL), floor.TEMPERATURE, 90.5)
+    fail(notes, works, "ParetoscopeError", lambda recipe: True)
+    page.run()
+    assert "The floor was not found: The loss became nan" in markup(page)
 
 
 def test_it_can_be_stopped(notes, works):

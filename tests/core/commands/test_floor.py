@@ -9,6 +9,7 @@ import pytest
 from core import floor
 from core.__main__ import main
 from core.commands import floor as command
+from core.errors import BadInput
 from core.recipe import Recipe
 from core.work import Work
 from tests import five_layers
@@ -109,6 +110,23 @@ def test_a_temperature_is_looked_for_from_the_top_and_from_its_own_value(call, f
     result = json.loads(out)
     assert status == 0 and result["holds"]["top1"] >= best["top1"] and Recipe.from_json(result["recipe"]).steps[0].temperature == result["holds"]["value"]
     assert result["fails"] is None or result["fails"]["value"] == result["holds"]["value"] + 0.5
+
+
+def test_a_learning_rate_that_leads_nowhere_is_a_line_of_the_table(call, five_layer_checkpoint, recipe_file, monkeypatch):
+    from core import training
+
+    def check(loss: float, plan) -> None:
+        if plan.learning_rate > 0.05:
+            raise BadInput("The loss became nan while training, and takes finite values only; take a learning rate below 0.05.")
+
+    monkeypatch.setattr(training, "_check_loss", check)
+    recipe_file.write_text(json.dumps({"steps": [{"step": "finetune", "learning_rate": 0.001, "images": 100}]}))
+    asked = {"vary": "finetune.learning_rate", "top1": 0}
+    status, out, _err = call("--images", "100", **asked)
+    reason = "The loss became nan while training, and takes finite values only"
+    assert status == 0 and f"refused: {reason}\n" in out and f"; 0.0501 was refused ({reason})." in out
+    result = json.loads(call("--json", "--images", "100", **asked)[1])
+    assert (result["holds"]["value"], result["fails"]["value"]) == (0.05, 0.0501) and result["evaluations"][0]["refused"].startswith(reason)
 
 
 @pytest.mark.parametrize(
