@@ -37,10 +37,17 @@ def memory_limit_param():
     )  # fmt: skip
 
 
+def limited(step) -> bool:
+    """Whether the step has a limit that says something."""
+    return step.checkpoint_activations and step.memory_limit is not None
+
+
 def check_limit(step, subject: Compressed, batch: int) -> None:
     """Raises `BadField` where even the least that training this network takes is above the limit. What the steps before add (rounded weights) comes on top."""
-    if step.checkpoint_activations and step.memory_limit is not None:
-        _fitted(step, subject.module, subject, batch)
+    from core.memory.recompute import least
+
+    if limited(step):
+        _fitted(least, step, subject.module, subject, batch)
 
 
 def recomputed(step, module, subject: Compressed, batch: int, turn: Callable = contextlib.nullcontext):
@@ -48,9 +55,10 @@ def recomputed(step, module, subject: Compressed, batch: int, turn: Callable = c
 
     Raises `BadField` where it takes more than the step's limit. The network, its statistics and the random numbers stay what they are.
     """
+    from core.memory.recompute import within
     from core.memory.saved import FEW
 
-    trained, held = _fitted(step, module, subject, batch, turn)
+    trained, held = _fitted(within, step, module, subject, batch, turn)
     rounded = any(weight.mask is not None or weight.grid is not None for weight in subject.weights.values()) or bool(subject.activations)
     what = "activations, roundings and masks" if rounded else "activations"
     limit = "" if step.memory_limit is None else f", within its limit of {step.memory_limit:,g} MB,"
@@ -60,12 +68,13 @@ def recomputed(step, module, subject: Compressed, batch: int, turn: Callable = c
     return trained, f"{step.name} held at most {held.most / MB:,.1f} MB of {what} at a time{limit} instead of {held.plain / MB:,.1f} MB, {how}."
 
 
-def _fitted(step, module, subject: Compressed, batch: int, turn: Callable = contextlib.nullcontext):
-    from core.memory.recompute import TooLittle, within
+def _fitted(how: Callable, step, module, subject: Compressed, batch: int, turn: Callable = contextlib.nullcontext):
+    """What `how` (`recompute.within`, `recompute.least`) gives under the step's limit; raises `BadField` where that is too little."""
+    from core.memory.recompute import TooLittle
 
     architecture = subject.architecture
     try:
-        return within(None if step.memory_limit is None else step.memory_limit * MB, module, architecture.input_size, batch, turn)
+        return how(None if step.memory_limit is None else step.memory_limit * MB, module, architecture.input_size, batch, turn)
     except TooLittle as error:
         least = math.ceil(10 * error.least / MB) / 10
         accepted = f"{least:,.1f} MB or more, which is the least that training {architecture.model} in batches of {batch} holds"

@@ -63,14 +63,9 @@ def within(limit: float | None, module: nn.Module, input_size: int, batch: int, 
 
     Raises `TooLittle` where the least that it can hold is more than the limit. `turn` is entered around every piece of computing.
     """
-    with turn():
-        recomputed = Recomputed(module, input_size, batch)
-    with turn():
-        measured = held(recomputed, input_size, batch)
+    recomputed, measured = least(limit, module, input_size, batch, turn)
     if limit is None:
         return recomputed, measured
-    if measured.most > limit:
-        raise TooLittle(limit, measured.most)
     goal = limit
     for _try in range(TRIES):
         with turn():
@@ -80,6 +75,17 @@ def within(limit: float | None, module: nn.Module, input_size: int, batch: int, 
         if looked.most <= limit:
             return tried, looked
         goal *= 0.99 * limit / looked.most
+    return recomputed, measured
+
+
+def least(limit: float | None, module: nn.Module, input_size: int, batch: int, turn: Turn = contextlib.nullcontext) -> tuple[Recomputed, Held]:
+    """`module` so that training it holds the least, as measured; raises `TooLittle` where that is more than the limit."""
+    with turn():
+        recomputed = Recomputed(module, input_size, batch)
+    with turn():
+        measured = held(recomputed, input_size, batch)
+    if limit is not None and measured.most > limit:
+        raise TooLittle(limit, measured.most)
     return recomputed, measured
 
 

@@ -77,7 +77,8 @@ class Context:
 
         Of large pictures a batch has fewer, and the rate is as much smaller (arXiv:1706.02677).
 
-        `clock` and `beside` are those of `core.training.fit`. Where the step has `checkpoint_activations`, they are computed twice.
+        `clock` and `beside` are those of `core.training.fit`. Where the step has `checkpoint_activations`, some
+        are computed again, or none where its limit suffices for all.
         """
         from core import training
         from core.arithmetic.activations import simulated
@@ -131,20 +132,26 @@ def apply(step: Step, subject: Compressed, context: Context) -> None:
 
 
 Fits = Callable[[Step, "Compressed"], object]
-_FITS: dict[type[Step], Fits] = {}
+_FITS: dict[type[Step], tuple[Fits, Callable[[Step], bool]]] = {}
 
 
-def fits(step_type: type[Step]) -> Callable[[Fits], Fits]:
+def fits(step_type: type[Step], where: Callable[[Step], bool] = lambda step: True) -> Callable[[Fits], Fits]:
     """Decorator: this function raises `BadRecipe`, or notes, when steps of that type find nothing to do in a network. It changes nothing but notes.
 
-    Of a step that starts with a fresh network, it returns one of the same shapes.
+    Of a step that starts with a fresh network, it returns one of the same shapes. Only the steps are asked for which `where` is true.
     """
 
     def enter(function: Fits) -> Fits:
-        _FITS[step_type] = function
+        _FITS[step_type] = function, where
         return function
 
     return enter
+
+
+def _fit_of(step: Step) -> Fits | None:
+    """The function that holds this step against a network; None where there is nothing to ask."""
+    function, where = _FITS.get(type(step), (None, None))
+    return function if function and where(step) else None
 
 
 def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
@@ -154,12 +161,12 @@ def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
     factors are there only later.
     """
     shaped = False
-    asked = [step for step in steps if type(step) in _FITS]
+    asked = [step for step in steps if _fit_of(step)]
     if all(step.first for step in asked):
         return
     for step in steps:
         if step.first:
-            subject = _FITS[type(step)](step, subject)
+            subject = _fit_of(step)(step, subject)
         elif step in asked:
             with contextlib.suppress(BadField) if shaped else contextlib.nullcontext():
                 notes(step, subject)
@@ -169,6 +176,6 @@ def check_fits(steps: tuple[Step, ...], subject: Compressed) -> None:
 def notes(step: Step, subject: Compressed) -> list[str]:
     """What a step will note of a network, as far as its function `fits` tells; raises `BadRecipe` when it finds nothing to do there."""
     looked = replace(subject, notes=[])
-    if type(step) in _FITS and not step.first:
-        _FITS[type(step)](step, looked)
+    if not step.first and (fit := _fit_of(step)):
+        fit(step, looked)
     return looked.notes

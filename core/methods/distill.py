@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core.errors import BadField
 from core.hints import check as check_hints
-from core.memory.limit import check_limit, memory_limit_param, recomputing_param
+from core.memory.limit import check_limit, limited, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
 from core.recipe import TRAIN, Step, param, register
 
@@ -63,7 +63,7 @@ class Distill(Step):
             check_hints(teacher, dataset(), self.images)
 
 
-@fits(Distill)
+@fits(Distill, where=limited)
 def in_memory(step: Distill, subject) -> None:
     """Raises `BadField` where the memory limit is less than training takes."""
     check_limit(step, subject, training_batch(subject.architecture.input_size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.memory.limit import check_limit, memory_limit_param, recomputing_param
+from core.memory.limit import check_limit, limited, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
 from core.recipe import TRAIN, Step, param, register
 
@@ -33,7 +33,7 @@ class Finetune(Step):
     memory_limit: float | None = memory_limit_param()
 
 
-@fits(Finetune)
+@fits(Finetune, where=limited)
 def in_memory(step: Finetune, subject) -> None:
     """Raises `BadField` where the memory limit is less than training takes."""
     check_limit(step, subject, training_batch(subject.architecture.input_size))

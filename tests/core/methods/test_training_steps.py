@@ -199,6 +199,20 @@ def test_a_limit_below_the_least_is_refused_before_anything_is_trained(step, sub
     assert all(torch.equal(tensor, before[name]) for name, tensor in subject.module.state_dict().items()) and not subject.notes
 
 
+def test_a_limit_is_held_against_the_least_alone_and_without_one_nothing_is_looked_at(subject, monkeypatch):
+    from core.memory import recompute
+    from core.methods import apply as applying
+    from core.methods.student import Student
+
+    monkeypatch.setattr(recompute, "within", None)
+    applying.check_fits((Finetune(checkpoint_activations=True, memory_limit=1000),), subject)
+    looked = []
+    monkeypatch.setattr(recompute, "held", lambda *_: looked.append("held"))
+    monkeypatch.setitem(applying._FITS, Student, (lambda *_: looked.append("built"), lambda step: True))
+    applying.check_fits((Student(), Distill(), Finetune(memory_limit=20), Distill(checkpoint_activations=True)), subject)
+    assert applying.notes(Finetune(checkpoint_activations=True), subject) == [] and not looked
+
+
 def test_a_limit_that_nothing_keeps_to_is_warned_of():
     said = Work("five_layers", "digits", Recipe((Finetune(memory_limit=20),))).warnings()
     assert said == ["finetune.memory_limit says nothing where checkpoint_activations is false; set that to true."]
