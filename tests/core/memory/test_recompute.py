@@ -70,6 +70,36 @@ def test_every_family_can_be_trained_so(model):
     check_gradients(model, zoo.models()[model]["smallest_input"])
 
 
+def updated(model: str, size: int, trained_by) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """The gradients and the state after one update; `trained_by` gives what is trained in place of the network."""
+    module = network(model, size).train()
+    x = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    found = gradients(trained_by(module).train(), module, x)
+    torch.optim.SGD(module.parameters(), lr=0.01).step()
+    return found, module.state_dict()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["mobilenet_v3_small", "shufflenet_v2_x0_5", *(pytest.param(model, marks=pytest.mark.slow) for model in ("densenet121", "googlenet", "inception_v3"))],
+)
+def test_wherever_the_cuts_are_the_bits_are_the_same(model):
+    """Also of networks where a value has three readers or more: gradients are added in the order of the graph as it was recorded, which cuts do not change."""
+    size = zoo.models()[model]["smallest_input"]
+    expected, state = updated(model, size, lambda module: module)
+
+    def half(module: nn.Module) -> Recomputed:
+        _recomputed, found = within(None, module, size, 8)
+        halved, _found = within(max(found.plain / 2, found.most), module, size, 8)
+        assert 0 < len(halved.forgotten) < len(halved.segments)
+        return halved
+
+    for trained_by in (lambda module: Recomputed(module, size, 8), half):
+        found, after = updated(model, size, trained_by)
+        assert len(found) == len(expected) and all(map(torch.equal, found, expected))
+        assert after.keys() == state.keys() and all(torch.equal(after[name], tensor) for name, tensor in state.items())
+
+
 def test_training_gives_the_same_network():
     trained = []
     for recomputing in (False, True):
