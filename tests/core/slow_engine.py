@@ -56,6 +56,9 @@ class Work:
         if self.model == "missing":
             raise BadInput("There is no such model.")
 
+    def device_of(self, identity: str) -> None:
+        """What computes nothing does so nowhere."""
+
     def identity(self) -> str:
         return digest(self.model + self.dataset + self.recipe.key())
 

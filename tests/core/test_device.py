@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from core.commands.device import hint
 from core.errors import BadField, NotHere
 from core.exports import chosen
 from core.home import folder
-from core.jobs import office
+from core.jobs import office, tasks
 from core.methods.apply import apply
 from core.metrics.accuracy import evaluate
 from core.recipe import Recipe, step_from_json
@@ -130,6 +131,17 @@ def test_a_run_on_another_device_is_another_run(five_layer_checkpoint, monkeypat
     there = Work(five_layers.NAME, "digits", recipe)
     assert there.identity() != here == there.identity_on("cpu") and there.is_identity(here) and there.is_identity(there.identity())
     assert not there.is_identity(Work(five_layers.NAME, "digits").identity())
+    assert (there.device_of(here), there.device_of(there.identity()), there.device_of("0" * 16)) == ("cpu", "cuda", None)
+
+
+def test_a_worker_computes_on_the_device_of_the_identity(five_layer_checkpoint, monkeypatch):
+    """Also where another one was chosen since the work was submitted."""
+    work, seen = Work(five_layers.NAME, "digits", Recipe()), []
+    monkeypatch.setattr(tasks, "_engaged", lambda request, job: (job, work, {}))
+    result = SimpleNamespace(to_json=dict, predicted=b"")
+    job = SimpleNamespace(identity=work.identity_on("mps"), run=lambda work, **_hooks: seen.append(device.chosen()) or result)
+    tasks._run({}, job)
+    assert seen == ["mps"] and device.chosen() == "cpu"
 
 
 def test_what_the_processor_measured_stays_known_where_another_device_computes(home, monkeypatch):

@@ -152,6 +152,20 @@ def test_a_complete_run_keeps_its_curve_to_the_last_point(scribe, store):
     assert store.find("r")["state"] == COMPLETE and store.find("r")["curve"] == [{"epoch": 1, "loss": 1.0, "top1": 80.0}]
 
 
+def test_an_answer_of_another_run_is_kept_and_ends_the_one_that_was_asked_for(scribe, store):
+    """Of a worker whose checkpoint, pictures or version are others: asked again, it would give that again."""
+    request(scribe, submit("asked"))
+    (future,) = scribe.client.futures
+    future.end(answer("another"))
+    scribe.step(0)
+    assert store.find("another")["state"] == COMPLETE
+    row = store.find("asked")
+    assert row["state"] == FAILED and row["message"].startswith("The worker computed another run than the one asked for, because ")
+    scribe.take_up()
+    scribe.step(0)
+    assert scribe.client.futures == [future]
+
+
 def test_what_a_command_computed_is_kept(scribe, store):
     result = answer("own")["result"]
     latency = {"signature": "s", "baseline_signature": "b", "machine_id": "m", "runtime": "r", "threads": 1, "batch": 1}
