@@ -114,9 +114,11 @@ def changes(rows: Sequence[Mapping], theme: charts.Theme = charts.Theme()) -> di
         }],
         "layout": {
             "paper_bgcolor": theme.paper, "plot_bgcolor": theme.paper, "font": {"color": theme.ink, "size": 12}, "margin": {"l": 10, "r": 14, "t": 10, "b": 42},
-            "xaxis": {
-                "title": {"text": "Points of top-1 against the uncompressed model"}, "gridcolor": theme.grid, "zerolinecolor": theme.muted, "automargin": True,
-            },
+            "xaxis": {"gridcolor": theme.grid, "zerolinecolor": theme.muted},
+            "annotations": [{  # no title of the axis, whose middle may be too near the edge for it: names of runs are long
+                "text": "Points of top-1 against the uncompressed model", "xref": "paper", "x": 1, "xanchor": "right", "yref": "paper", "y": 0,
+                "yanchor": "top", "yshift": -20, "showarrow": False, "font": {"size": 13},
+            }],
             "yaxis": {"type": "category", "range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False},
         },
     }  # fmt: skip

@@ -37,6 +37,8 @@ def _check_print(page) -> None:
     page.wait_for_function(f"[...document.querySelectorAll('.chart svg')].every(drawn => drawn.getBoundingClientRect().right <= {PAPER})", timeout=PATIENCE)
     wide = "[...document.querySelectorAll('body *')].filter(part => !part.closest('svg, script') && part.getBoundingClientRect().right > innerWidth + 1)"
     assert page.evaluate(f"{wide}.map(part => part.outerHTML.slice(0, 80))") == []
+    over = "figure => figure.querySelector('svg').getBoundingClientRect().bottom > figure.querySelector('figcaption').getBoundingClientRect().top + 1"
+    assert not page.evaluate(f"[...document.querySelectorAll('figure')].some({over})")
     assert page.evaluate("[...document.querySelectorAll('.modebar')].every(bar => getComputedStyle(bar).display === 'none')")
     assert page.evaluate("[...document.querySelectorAll('figure, .run')].every(part => getComputedStyle(part).breakInside === 'avoid')")
     assert page.evaluate("[...document.querySelectorAll('thead')].every(head => getComputedStyle(head).display === 'table-header-group')")
