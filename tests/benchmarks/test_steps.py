@@ -23,7 +23,7 @@ from core.weights import Compressed
 pytestmark = pytest.mark.benchmark
 MODEL, DATA = "resnet18", "fashion_mnist"
 JOBS = {"factorize", "mixed_precision", "round_adaptively", "contribution_prune"}  # run with progress, as training does
-WEIGHTS_AT_MOST, PICTURES_AT_MOST = 0.15, 1.25
+WEIGHTS_AT_MOST, PICTURES_AT_MOST = 0.15, 1.25  # a step that searches ranges among the weights and reads pictures too may take both
 BACKWARD = {"gradient_prune", "channel_prune"}  # read their pictures there and back
 AFTER_A_GRID = {"correct_bias"}
 OTHERWISE = [  # settings of steps that look at weights alone, where they take longest
@@ -35,11 +35,18 @@ OTHERWISE = [  # settings of steps that look at weights alone, where they take l
     *(("share_weights", {"clusters": clusters, "init": init}) for clusters in (16, 256) for init in ("linear", "density", "kmeans++")),
     ("entropy_prune", {"granularity": "weight"}), ("random_prune", {"scope": "layer"}),
     ("magnitude_prune", {"scope": "layer"}), ("nm_prune", {"n": 1, "m": 16}), ("cast", {"dtype": "float8"}),
+    *(("quantize", {"granularity": "group", "symmetric": False, "clipping": clipping}) for clipping in ("mse", "entropy")),
+    ("quantize", {"parameters": "weights_and_biases", "clipping": "mse"}), ("quantize", {"parameters": "biases"}), ("binarize", {"scaling": "tensor"}),
+    ("magnitude_prune", {"threshold": 0.01}), ("entropy_prune", {"granularity": "weight", "threshold": 6.0}),
+    ("channel_prune", {"scope": "layer", "importance": "l1"}),
     ("channel_prune", {"importance": "l2"}), ("channel_prune", {"importance": "random"}), ("channel_prune", {"importance": "bn_scale"}),
 ]  # fmt: skip
 READING = [  # settings that read pictures, of steps that by default read none, or read them otherwise
     ("quantize", {"activation_bits": 8}), ("quantize", {"weight_bits": 4, "activation_bits": 4}), ("binarize", {"activations": True}),
-    ("ternarize", {"activations": True}), ("channel_prune", {"importance": "entropy"}), ("channel_prune", {"importance": "taylor"}),
+    *(("quantize", {"activation_bits": 8, "clipping": clipping}) for clipping in ("mse", "percentile", "entropy")),
+    ("gradient_prune", {"score": "snip"}), ("gradient_prune", {"score": "gradient"}), ("gradient_prune", {"threshold": 1e-6}),
+    ("entropy_prune", {"threshold": 1.0}), ("ternarize", {"activations": True}),
+    ("channel_prune", {"importance": "entropy"}), ("channel_prune", {"importance": "taylor"}),
 ]  # fmt: skip
 
 
@@ -91,10 +98,12 @@ def test_every_step_takes_no_longer_than_it_may():
             tries.append((took, whole if images is None else bare(module, dataset, "calibration", images, checkpoint.input_size, backward)))
         took, against = (min(each) for each in zip(*tries, strict=True))
         most = WEIGHTS_AT_MOST if images is None else PICTURES_AT_MOST
+        if images is not None and "clipping" in fields:
+            most += WEIGHTS_AT_MOST * whole / against
         label = " ".join([name, *(f"{field}={value}" for field, value in fields.items())])
         lines.append((label, f"{took:.2f} s, {took / against:.2f} of {'a validation pass' if images is None else f'the bare loop over {images} pictures'}"))
         if took > most * against:
-            slow.append(f"{label}: {took / against:.2f}, at most {most}")
+            slow.append(f"{label}: {took / against:.2f}, at most {most:.2f}")
     print(f"\nvalidation pass {whole:.1f} s")
     for name, said in lines:
         print(f"{name:48s} {said}")
