@@ -79,7 +79,7 @@ def figure(
     rows = [row for row in rows if row.get(x) and row.get("top1") is not None]
     if three_d:
         return _figure_3d(rows, x, third or ("macs" if x != "macs" else "artifact_bytes"), baseline, live, pins, lit, fits, theme)
-    on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN})
+    on_front = _on_front(rows, x)
     everything = [*rows, *(row for row in (*room, baseline, live) if row and row.get(x) and row.get("top1") is not None)]
     x_range, y_range = _ranges(everything, [row for row in (*room, live) if row and row.get("top1") is not None], x)
     if live and live["state"] == MEASURED and live.get("top1_high"):  # a preview's wide interval may leave the frame
@@ -88,7 +88,7 @@ def figure(
     data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(0,114,178,0.07)"}
     if others and not AXES[x].relative:  # a ratio is to each model's own baseline
         common = [row for row in [*rows, *others] if row.get(x) and row.get("top1") is not None]
-        best = [row for row, on in zip(common, pareto.front(common, {"top1": pareto.MAX, x: pareto.MIN})) if on]
+        best = [row for row, on in zip(common, _on_front(common, x)) if on]
         data.append(_front_line(best, x, "Front of all models", {"color": theme.muted, "width": 1.4, "dash": "dot"}, x_range) | {"mode": "lines+markers"})
         data[-1] |= {"marker": {"size": 5, "color": theme.muted}, "text": [row["model"] for row in best]}
     sizes = _sizes(rows, third)
@@ -103,6 +103,12 @@ def figure(
     nothing = None if everything or any(row.get(x) for row in others if not AXES[x].relative) else _why_nothing(x)
     device = next((f": {row['device']}, estimated" for row in everything if x == ON_DEVICE), "")
     return {"data": data, "layout": _layout(x, x_range, y_range, theme, AXES[x].title + device, nothing)}
+
+
+def _on_front(rows: Sequence[Mapping], *axes: str) -> np.ndarray:
+    """(n,) bool: the front of accuracy and the axes. What does not fit a device has no latency there that could be on it."""
+    rows = [row if row.get("device_fits", True) else {**row, ON_DEVICE: None} for row in rows]
+    return pareto.front(rows, {"top1": pareto.MAX, **dict.fromkeys(axes, pareto.MIN)})
 
 
 def _why_nothing(x: str) -> str:
@@ -205,6 +211,8 @@ def hover(row: Mapping, x: str) -> str:
         )
     if row.get(ON_DEVICE):
         lines.append(f"{row['device']}: {AXES[ON_DEVICE].words(row[ON_DEVICE])}, estimated; {row['device_validated']}")
+        if not row.get("device_fits", True):
+            lines.append(f"Does not fit its flash and RAM: {row['device_limit']}")
     return "<br>".join(lines)
 
 
@@ -292,7 +300,7 @@ def _one(theme: Theme) -> dict:
 def _figure_3d(rows, x: str, third: str, baseline, live, pins, lit, fits, theme: Theme) -> dict:
     """Accuracy over two axes at once; the front is that of all three objectives. A trace has one opacity there, so each look is a trace."""
     rows_of_x, rows = rows, [row for row in rows if row.get(third)]
-    on_front = pareto.front(rows, {"top1": pareto.MAX, x: pareto.MIN, third: pareto.MIN})
+    on_front = _on_front(rows, x, third)
     data = []
     for name, (colour, _) in STYLES.items():
         of_family: dict[str, list] = {"": [], "dominated": [], "lit": [], "outside the budgets": []}

@@ -45,6 +45,12 @@ AXES = {
         Axis("ratio_pytorch", "PyTorch ratio", "×", "Latency in eager PyTorch, divided by the baseline's."),
         Axis("ratio_litert", "LiteRT float32 ratio", "×", f"Latency in LiteRT as float32, divided by the baseline's, {LITERT_TIMED}", here_alone=True),
         Axis("ratio_litert_int8", "LiteRT int8 ratio", "×", f"Latency in LiteRT as int8, divided by the float32 baseline's, {LITERT_TIMED}", here_alone=True),
-        Axis(ON_DEVICE, "On a device", "ms", "Latency for one picture on the device chosen on the page Devices: estimated, never measured here."),
+        Axis(
+            ON_DEVICE,
+            "On a device",
+            "ms",
+            "Latency for one picture on the device chosen on the page Devices: estimated, never measured here. "
+            "A run that does not fit its flash and RAM says so, and is never on the front.",
+        ),
     )
 }

@@ -72,11 +72,15 @@ class Answer:
 
 def for_device(device: Device, graph: Graph, file_bytes: float | None = None, lines: Iterable[Mapping] | None = None) -> Answer:
     """`file_bytes` is the file that the runtime loads ("Runs as"); without it, the weights alone are what must be stored."""
-    fit = calibration.current()
-    limits = device.limits(graph.weight_bytes if file_bytes is None else file_bytes, graph.activation_bytes)
-    limits = tuple(sorted(limits, key=lambda limit: -limit.needed / limit.available))
+    fit, limits = calibration.current(), limits_of(device, graph, file_bytes)
     try:
         found, problem = estimate(graph.operators, device.rates(), fit.efficiency, limits), ""
     except BadInput as error:
         found, problem = None, str(error)
     return Answer(device, found, problem, limits, measured_there.scale(device, fit.efficiency, lines), fit)
+
+
+def limits_of(device: Device, graph: Graph, file_bytes: float | None) -> tuple[Limit, ...]:
+    """What the graph takes of the device's flash and RAM, the tighter first."""
+    limits = device.limits(graph.weight_bytes if file_bytes is None else file_bytes, graph.activation_bytes)
+    return tuple(sorted(limits, key=lambda limit: -limit.needed / limit.available))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from core.studies.axes import ON_DEVICE
+from core.studies.points import bytes_words
 from core.targets import estimates, measured_there
 from core.targets.devices import devices
+from core.targets.graphs import Graph
 from pages.ui import services
 from pages.ui.link import View
 
@@ -16,11 +18,14 @@ def wanted(view: View) -> bool:
 
 
 class Device:
-    """Adds `device_ms`, `device` and `device_validated` to rows whose graphs are known; each graph is estimated once."""
+    """Adds `device_ms`, `device` and `device_validated` to rows whose graphs are known; each graph is estimated once.
+
+    `device_fits` says whether the row's file and activations fit there, `device_limit` the tighter limit in words.
+    """
 
     def __init__(self, view: View):
         self.device, self.lines = devices().get(view.device), measured_there.lines()
-        self._answers: dict[str, dict] = {}
+        self._answers: dict[str, tuple[Graph, dict] | None] = {}
 
     def rows(self, rows: Iterable[Mapping]) -> list[dict]:
         return [self.row(row) for row in rows]
@@ -31,8 +36,14 @@ class Device:
         key = row.get("operators")
         if key not in self._answers:
             graph = services.graph(key)
-            self._answers[key] = {}
-            if graph is not None:
-                answer = estimates.for_device(self.device, graph, lines=self.lines)
-                self._answers[key] = {ON_DEVICE: answer.ms, "device": self.device.title, "device_validated": answer.validated}
-        return {**row, **self._answers[key]}
+            self._answers[key] = None if graph is None else (graph, self._estimated(graph))
+        if self._answers[key] is None:
+            return {**row}
+        graph, figures = self._answers[key]
+        tightest = estimates.limits_of(self.device, graph, row.get("deployed_bytes"))[0]
+        limit = f"{bytes_words(tightest.needed)} of {bytes_words(tightest.available)} {tightest.name}"
+        return {**row, **figures, "device_fits": tightest.fits, "device_limit": limit}
+
+    def _estimated(self, graph: Graph) -> dict:
+        answer = estimates.for_device(self.device, graph, lines=self.lines)
+        return {ON_DEVICE: answer.ms, "device": self.device.title, "device_validated": answer.validated}

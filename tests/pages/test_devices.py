@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -118,6 +119,14 @@ def test_the_explorer_sets_accuracy_against_it(graphed, word, title):
     assert points >= len(TRIED) - 1 and trace(page, "here")["x"][0]
     if word == "device-latency":
         assert "Raspberry Pi 4" in drawn["layout"]["xaxis"]["title"]["text"] and "estimated; unvalidated on this device" in trace(page, "here")["text"][0]
+
+
+def test_what_does_not_fit_the_device_is_drawn_and_is_not_on_the_front(graphed):
+    query = {"x": ["device-latency"], "step": ["magnitude_prune~sparsity~0.8", "calibrate_batchnorm"]}
+    fits, small = open_explorer(**query), open_explorer(device=["esp32"], **query)
+    assert trace(fits, "front")["x"] and "Does not fit" not in trace(fits, "here")["text"][0]
+    assert not trace(small, "front")["x"] and trace(small, "here")["x"][0]
+    assert re.search(r"Does not fit its flash and RAM: [\d.]+ \w?B of [\d.]+ \w?B (flash|RAM)", trace(small, "here")["text"][0])
 
 
 def test_a_profile_that_a_link_does_not_find_is_said(graphed):
