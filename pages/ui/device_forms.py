@@ -22,6 +22,7 @@ FIGURES = {  # field of the form → figure, its unit there, help
     "bandwidth": ("Memory, GB/s", 1e9, "Peak bandwidth of the memory that values lie in."),
     "ram": ("RAM, MB", 1e6, "What there is for activations, and for weights where they must be loaded."),
     "flash": ("Flash, MB", 1e6, "What there is to store the model in."),
+    "flash_bandwidth": ("Flash, GB/s", 1e9, "Peak bandwidth of weights that are read from flash. Empty where they are read as fast as memory."),
 }
 EXAMPLE = '{"device": "my-pi", "run": "115e8b56fc8884bf", "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1, "ms_p50": 14.2}'
 

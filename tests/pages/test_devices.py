@@ -106,6 +106,42 @@ def test_a_device_of_ones_own_by_the_form(graphed):
     assert not page.error and "mine" not in devices.devices() and "Mine · yours" not in markup(page)
 
 
+def test_a_profile_as_a_file(graphed):
+    page = open_page()
+    page.file_uploader[0].upload("board.json", json.dumps(PROFILE).encode(), "application/json")
+    page.button[_place(page, "Add")].click().run()
+    assert not page.exception and not page.error and "My board was added." in page.success[0].value
+    assert asked_for(page, "device") == ["my_board"] and "My board · yours" in markup(page)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "The profile 'board.json' is not JSON of at most 64,000 bytes; it takes a file like those of assets/devices."),
+        (json.dumps(PROFILE | {"cores": 0}).encode(), "cores cannot be 0; it takes a whole number from 1 to 1,024."),
+    ],
+)
+def test_a_broken_file_is_one_sentence(graphed, content, said):
+    page = open_page()
+    page.file_uploader[0].upload("board.json", content, "application/json")
+    page.button[_place(page, "Add")].click().run()
+    assert not page.exception and [error.value for error in page.error] == [said] and "my_board" not in devices.devices()
+
+
+def test_weights_read_from_flash_are_read_at_its_bandwidth(graphed):
+    page = open_page()
+    for name, value in {"name": "mine", "title": "Mine", "processor": "a core", "how": "a sheet", "source": "Sheet", "address": "https://example.org"}.items():
+        page.text_input(key=f"profile-{name}").input(value)
+    for name, value in {"clock": 1000.0, "float32": 8.0, "bandwidth": 4.0, "ram": 512.0, "flash": 1000.0, "flash_bandwidth": -0.5}.items():
+        page.number_input(key=f"profile-{name}").set_value(value)
+    page.checkbox(key="profile-weights_in_flash").check()
+    page.button[_place(page, "Add")].click().run()
+    assert [error.value for error in page.error] == ["flash_bandwidth cannot be -500000000.0; it takes a number of bytes/s from 100000 to 1e+12."]
+    page.number_input(key="profile-flash_bandwidth").set_value(0.5)
+    page.button[_place(page, "Add")].click().run()
+    assert not page.error and devices.devices().get("mine").rates().flash_bandwidth == 5e8
+
+
 def _place(page: AppTest, label: str) -> int:
     return next(number for number, button in enumerate(page.button) if button.label == label)
 
