@@ -192,7 +192,7 @@ def _text(answers, facts: dict) -> str:
         ms = f"{answer.ms:.3g} ms" if answer.ms is not None else f"no {facts['type']}"
         fits = "yes" if answer.fits else f"no: {answer.binding.name} {_limit(answer.binding)}"
         rows.append([answer.device.name, ms, "no" if answer.scale is None else answer.validated, fits])
-    said = answers[0].fit.words()
+    said = answers[0].fit.words(facts["type"])
     sizes = f"{bytes_text(facts['file_bytes'])} to store ({facts['file_bytes_provenance']}), {bytes_text(facts['activation_bytes'])} of activations at most"
     return "\n".join([terminal.table(rows, right=(1,)), "", f"{sizes}, {facts['type']}.", said])
 

@@ -201,8 +201,11 @@ class Fit:
         found = [abs(entry["error"]) for entry in self.errors if smallest <= entry.get("input_size", 0) < below]
         return float(np.median(found)) if found else None
 
-    def words(self) -> str:
-        """The sentence that stands beside every estimate for a device: small pictures, whose operators fit caches, apart from those of real sizes."""
+    def words(self, type: str = "float32") -> str:
+        """The sentence that stands beside every estimate for a device: small pictures, whose operators fit caches, apart from those of real sizes.
+
+        `type` is that of the graph: what was timed is float32.
+        """
         many = len({entry["model"] for entry in self.errors})
         worst, small, large = self.errors[0], self.error_of(0, PHOTOGRAPH), self.error_of(PHOTOGRAPH, 10**6)
         parts = [(small, f"on pictures below {PHOTOGRAPH} pixels"), (large, "on larger ones")]
@@ -211,7 +214,8 @@ class Fit:
         there = "" if self.machine.get("id") == machine()["id"] else "; not this one, which `python -m core devices --fit` fits it to"
         return (
             f"Estimated; on the host that it was fitted to ({self.machine['cpu']}{there}) the median error is {apart}, over "
-            f"{len(self.errors)} timings of {many} architectures held out, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})."
+            f"{len(self.errors)} timings of {many} architectures held out, the worst {100 * worst['error']:+.0f} % ({worst['model']}{at})"
+            + ("." if type == "float32" else f", in float32; {type} takes the same shares, which nothing here validates.")
         )
 
 

@@ -26,7 +26,7 @@ UNVALIDATED = "unvalidated on this device"
 class Answer:
     """`estimate` is None where the device has no arithmetic for the graph's type, which `problem` says in a sentence; `limits` hold all the same.
 
-    `scale` is what measurements on the device made of the estimate; None while there are none.
+    `scale` is what measurements on the device made of the estimate; None while there are none. `type` is that of the graph.
     """
 
     device: Device
@@ -35,6 +35,7 @@ class Answer:
     limits: tuple[Limit, ...]
     scale: Scale | None
     fit: calibration.Fit
+    type: str
 
     @property
     def ms(self) -> float | None:
@@ -50,18 +51,26 @@ class Answer:
         return self.limits[0]
 
     @property
+    def checked(self) -> bool:
+        """Whether latencies of the graph's own type were measured there."""
+        return self.scale is not None and self.type in self.scale.types
+
+    @property
     def validated(self) -> str:
         """`unvalidated on this device`, or what measurements there say."""
-        return self.scale.words() if self.scale else UNVALIDATED
+        if self.scale is None:
+            return UNVALIDATED
+        return self.scale.words() + ("" if self.checked else f"; unvalidated in {self.type}")
 
     @property
     def said(self) -> str:
         """The sentence that stands beside the estimate."""
-        return self.problem or f"{self.fit.words()} {self.validated[0].upper()}{self.validated[1:]}."
+        return self.problem or f"{self.fit.words(self.type)} {self.validated[0].upper()}{self.validated[1:]}."
 
     def to_json(self) -> dict:
         shares = [] if self.estimate is None else self.estimate.layers
-        scale = None if self.scale is None else {"factor": self.scale.factor, "error": self.scale.error, "measured": self.scale.count}
+        found = self.scale
+        scale = None if found is None else {"factor": found.factor, "error": found.error, "measured": found.count, "types": list(found.types)}
         return {
             "device": self.device.name, "title": self.device.title, "ms": self.ms, "provenance": "estimated", "problem": self.problem or None,
             "host_error": self.fit.median_error, "scale": scale, "validated": self.validated, "fits": self.fits,
@@ -77,7 +86,8 @@ def for_device(device: Device, graph: Graph, file_bytes: float | None = None, li
         found, problem = estimate(graph.operators, device.rates(), fit.efficiency, limits), ""
     except BadInput as error:
         found, problem = None, str(error)
-    return Answer(device, found, problem, limits, measured_there.scale(device, fit.efficiency, lines), fit)
+    scale = measured_there.scale(device, fit.efficiency, lines, graph.type)
+    return Answer(device, found, problem, limits, scale, fit, graph.type)
 
 
 def limits_of(device: Device, graph: Graph, file_bytes: float | None) -> tuple[Limit, ...]:

@@ -37,20 +37,21 @@ EAGER = "torch "  # how the runtime of a safetensors or packed file begins
 class Scale:
     """`factor` is by how much the device is slower than estimated, the median over `count` measurements there.
 
-    `error` is the median absolute error of each with the factor that the others give; None for a single one.
+    `error` is the median absolute error of each with the factor that the others give; None for a single one. `types` are what was measured there.
     """
 
     factor: float
     error: float | None
     count: int
+    types: tuple[str, ...] = ("float32",)
 
     def words(self) -> str:
         many = f"{self.count} latencies" if self.count > 1 else "one latency"
-        found = f"scaled by {self.factor:.2f}, fitted to {many} measured on this device"
+        found = f"scaled by {self.factor:.2f}, fitted to {many} measured on this device in {' and '.join(self.types)}"
         return f"{found}; the median error there is {100 * self.error:.0f} %, each held out in turn" if self.error is not None else found
 
 
-def scale_of(estimated: Iterable[float], measured: Iterable[float]) -> Scale | None:
+def scale_of(estimated: Iterable[float], measured: Iterable[float], types: Iterable[str] = ("float32",)) -> Scale | None:
     """The factor between estimates and measurements of the same runs, in the same unit."""
     logs = np.log(np.asarray(list(measured), float)) - np.log(np.asarray(list(estimated), float))
     if not len(logs):
@@ -59,30 +60,36 @@ def scale_of(estimated: Iterable[float], measured: Iterable[float]) -> Scale | N
     if len(logs) > 1:
         others = [np.median(np.delete(logs, at)) for at in range(len(logs))]
         error = float(np.median(np.abs(np.exp(others - logs) - 1)))
-    return Scale(float(np.exp(np.median(logs))), error, len(logs))
+    return Scale(float(np.exp(np.median(logs))), error, len(logs), tuple(sorted(set(types))))
 
 
-def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | None = None) -> Scale | None:
+def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | None = None, type: str = "float32") -> Scale | None:
     """The device's own factor, by the lines that were measured there and whose graphs are still known; None without any.
 
-    Lines of eager PyTorch and of float16 files, which take longer for reasons of their own, count where there are no others.
+    Lines of graphs of the `type` count, and where there are none, those of the other. Of them, lines of eager PyTorch and of float16 files, which
+    take longer for reasons of their own, count where there are no others.
     """
-    there = [line for line in (lines() if given is None else given) if line["device"] == device.name]
-    estimated, measured = [], []
-    for line in [line for line in there if not _beside_estimates(line)] or there:
-        graph = graphs.find(line["graph"])
+    there = []  # line, type of its graph, estimate
+    for line in lines() if given is None else given:
+        graph = graphs.find(line["graph"]) if line["device"] == device.name else None
         if graph is not None:
             graph = graph.in_float32() if line.get("in_float32") else graph
             try:
-                estimated.append(1000 * estimate(graph.operators, device.rates(), efficiency).seconds)
+                there.append((line, graph.type, 1000 * estimate(graph.operators, device.rates(), efficiency).seconds))
             except BadInput:  # the profile was replaced by one without that arithmetic
                 continue
-            measured.append(line["ms_p50"])
-    return scale_of(estimated, measured)
+    there = [each for each in there if each[1] == type] or there
+    there = [each for each in there if not _beside_estimates(each[0])] or there
+    types = ["float16" if _is_float16(line) else of for line, of, _ms in there]
+    return scale_of([ms for _line, _of, ms in there], [line["ms_p50"] for line, _of, _ms in there], types)
 
 
 def _beside_estimates(line: Mapping) -> bool:
-    return line["runtime"].startswith(EAGER) or (line.get("format") or "").endswith("fp16")
+    return line["runtime"].startswith(EAGER) or _is_float16(line)
+
+
+def _is_float16(line: Mapping) -> bool:
+    return (line.get("format") or "").endswith("fp16")
 
 
 def lines() -> list[dict]:

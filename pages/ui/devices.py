@@ -107,9 +107,8 @@ def _one(view: View, answer: Answer, graph: Graph, size: int | None) -> None:
 def _time(answer: Answer, graph: Graph) -> str:
     bound = max(answer.estimate.bound().items(), key=lambda item: item[1]) if answer.estimate else None
     change = f"{100 * bound[1] / answer.estimate.seconds:.0f} % bound by {bound[0]}" if bound else f"no {graph.type} arithmetic"
-    return _card(
-        "Latency", ms_words(answer.ms), change, f"estimated · {graph.type}, one thread · {'validated' if answer.scale else estimates.UNVALIDATED}", HELP
-    )
+    there = "validated" if answer.checked else f"unvalidated in {graph.type}" if answer.scale else estimates.UNVALIDATED
+    return _card("Latency", ms_words(answer.ms), change, f"estimated · {graph.type}, one thread · {there}", HELP)
 
 
 def _limit(limit, graph: Graph, size: int | None, device: Device) -> str:
@@ -144,7 +143,8 @@ def _all(answers: list[Answer], chosen: Device) -> None:
         binding = answer.binding
         fits = "fits" if answer.fits else f"{bytes_words(binding.needed)} of {bytes_words(binding.available)} {binding.name}"
         time = ms_words(answer.ms) if answer.ms is not None else "cannot run it"
-        checked = f"checked, × {answer.scale.factor:.2f}" if answer.scale else "unvalidated"
+        checked = "checked" if answer.checked else f"unvalidated in {answer.type}" if answer.scale else "unvalidated"
+        checked += f", × {answer.scale.factor:.2f}" if answer.scale else ""
         tone = "better" if answer.fits else "worse"
         own = ' class="chosen"' if answer.device.name == chosen.name else ""
         cells = (escape(_title(answer.device)), time, checked, f'<span class="card-change {tone}">{escape(fits)}</span>')

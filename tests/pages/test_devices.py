@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -79,9 +80,26 @@ def test_latencies_measured_there_scale_the_estimate(graphed):
     assert "There is no run named 'nobody'" in page.error[0].value and measured_there.lines() == []
     page.text_area(key="lines-given").input(json.dumps(line | {"device": "my-pi", "run": shipped()[0]["identity"]}))  # as a script prints it
     page.button[_place(page, "Keep")].click().run()
-    assert not page.error and sum(bars(page)) == pytest.approx(2 * before) and "checked, × 2.00" in markup(page)
+    assert (
+        not page.error
+        and sum(bars(page)) == pytest.approx(2 * before)
+        and "checked, × 2.00" in markup(page)
+        and "float32, one thread · validated" in markup(page)
+    )
     page.button[_place(page, "Forget the 1 of Raspberry Pi 4 Model B, 4 GB")].click().run()
     assert not page.error and sum(bars(page)) == pytest.approx(before) and measured_there.lines() == []
+
+
+def test_a_float32_latency_does_not_validate_an_int8_run(graphed, monkeypatch):
+    int8 = Graph(tuple(replace(each, int8=True) for each in GRAPH.operators), GRAPH.peak)
+    graphs.keep(int8)
+    runs = [{"identity": "float", "key": "float", "model": "resnet18", "metrics": {"graph": GRAPH.key}}]
+    measured_there.add(json.dumps({"device": "raspberry_pi_4", "run": "float", "runtime": "onnxruntime", "ms_p50": 20.0}), runs)
+    rows = [row | {"metrics": row["metrics"] | {"graph": int8.key}, "baseline": row["baseline"] | {"graph": int8.key}} for row in gallery.runs()]
+    monkeypatch.setattr(gallery, "runs", lambda: rows)
+    said = markup(open_page())
+    assert "int8, one thread · unvalidated in int8" in said and "unvalidated in int8, × " in said and "checked, ×" not in said
+    assert "in float32; int8 takes the same shares, which nothing here validates" in said
 
 
 def test_a_device_of_ones_own_by_the_form(graphed):

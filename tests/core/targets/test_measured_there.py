@@ -71,6 +71,7 @@ def test_eager_pytorch_and_float16_scale_a_device_only_where_nothing_else_was_me
     assert estimates.for_device(pi, GRAPH).ms == pytest.approx(5 * before.ms)
     measured_there.add(line(ms_p50=7 * before.ms, runtime="onnxruntime 1.31.1", format="onnx-fp16"), RUNS)
     assert estimates.for_device(pi, GRAPH).ms == pytest.approx(35**0.5 * before.ms)
+    assert estimates.for_device(pi, GRAPH).scale.types == ("float16", "float32")
     measured_there.add(line(ms_p50=2 * before.ms, runtime="onnxruntime 1.31.1", format="onnx"), RUNS)
     assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms) and len(measured_there.lines()) == 3
 
@@ -82,8 +83,13 @@ def test_the_float_file_of_an_int8_run_is_held_against_the_same_graph_in_float32
     before = estimates.for_device(pi, GRAPH)
     (float_line,) = measured_there.add(line(key="dddd", format="onnx", ms_p50=2 * before.ms), runs)
     assert float_line["graph"] == int8.key and estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms)
+    borrowed = estimates.for_device(pi, int8)
+    assert borrowed.scale.factor == pytest.approx(2) and not borrowed.checked and "int8 takes the same shares, which nothing here validates" in borrowed.said
+    assert borrowed.said.endswith("Scaled by 2.00, fitted to one latency measured on this device in float32; unvalidated in int8.")
     (own_line,) = measured_there.add(line(key="dddd", format="onnx-int8"), runs)
     assert own_line["graph"] == int8.key and len(measured_there.lines()) == 2
+    assert estimates.for_device(pi, int8).ms == pytest.approx(10) and estimates.for_device(pi, int8).validated.endswith("on this device in int8")
+    assert estimates.for_device(pi, GRAPH).ms == pytest.approx(2 * before.ms) and estimates.for_device(pi, GRAPH).checked
     with pytest.raises(BadInput, match="has no float32 arithmetic"):
         measured_there.add(line(key="dddd", format="onnx", device="coral_edge_tpu"), runs)
 
