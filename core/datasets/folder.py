@@ -48,7 +48,7 @@ def look(folder: Path, classes: Sequence[str] | None = None) -> Listing:
 
     A folder with train beside val or test keeps its own split: calibration is cut from train, and where there is no val the test pictures are halved.
     Any other is split by a fixed, stratified order: a fifth for validation and for test each, a tenth for calibration. Raises `BadInput` for a
-    folder without pictures or with one class, for links that lead out of it, and for `classes` that are not those of the folder.
+    folder without pictures or with one class, for links that lead out of it or to another folder, and for `classes` that are not those of the folder.
     """
     if not folder.is_dir():
         raise BadInput(f"There is no folder {str(folder)!r}; {EXPECTED}.")
@@ -57,6 +57,7 @@ def look(folder: Path, classes: Sequence[str] | None = None) -> Listing:
     parts: dict[str, dict[str, list[Path]]] = {}
     if inner and all(path.name.lower() in OWN for path in inner):
         for path in inner:
+            _check_link(path, root)
             parts.setdefault(OWN[path.name.lower()], {}).update(_classes(path, root))
     if "train" not in parts and {"validation", "test"} & set(parts):
         raise BadInput(f"{folder} has {' and '.join(sorted(path.name for path in inner))} but no train folder; {EXPECTED}.")

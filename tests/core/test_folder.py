@@ -83,6 +83,22 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(flat, spoil, said):
         look(flat)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        ("train", "elsewhere", "train is a link that leads out of the folder to .*elsewhere; put the pictures themselves there.$"),
+        ("val", "elsewhere", "val is a link that leads out of the folder to .*elsewhere; put the pictures themselves there.$"),
+        ("val", "split/train", "val is a link to another folder; put the pictures themselves there.$"),
+        ("test", "split/val", "test is a link to another folder; put the pictures themselves there.$"),
+    ],
+)
+def test_a_split_that_is_a_link_is_refused(split, tmp_path, name, target, said):
+    (split / name).rename(tmp_path / "elsewhere")
+    (split / name).symlink_to(tmp_path / target)
+    with pytest.raises(BadInput, match=said):
+        look(split)
+
+
 def test_a_link_to_a_picture_of_the_same_folder_is_a_picture(flat):
     (flat / "digit-0" / "again.png").symlink_to(flat / "digit-0" / "0.png")
     assert len(look(flat)) == 61
