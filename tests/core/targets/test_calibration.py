@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from core.errors import ParetoscopeError
@@ -46,6 +48,37 @@ def test_one_stray_does_not_move_them():
     made = timings(noise=0.03, stray=7)
     assert numbers(fit(made)) == pytest.approx(numbers(TRUE), rel=0.3)
     assert errors(made, fit(made), held_out=False)[0]["model"] == "m7"
+
+
+def absent():
+    raise NotImplementedError("can't find current frequency file")
+
+
+@pytest.mark.parametrize(
+    ("told", "clock"),
+    [
+        (lambda: None, calibration.NOMINAL_CLOCK),
+        (lambda: SimpleNamespace(current=0.0, min=0.0, max=0.0), calibration.NOMINAL_CLOCK),
+        (absent, calibration.NOMINAL_CLOCK),
+        (None, calibration.NOMINAL_CLOCK),
+        (lambda: SimpleNamespace(current=1000.0, min=0.0, max=0.0), 1e9),
+        (lambda: SimpleNamespace(current=1000.0, min=0.0, max=3000.0), 3e9),
+    ],
+)
+def test_a_host_that_does_not_tell_its_clock_has_a_nominal_one(monkeypatch, told, clock):
+    if told is None:
+        monkeypatch.delattr(psutil, "cpu_freq")
+    else:
+        monkeypatch.setattr(psutil, "cpu_freq", told)
+    monkeypatch.setattr(calibration, "_fastest", lambda act: 1.0)
+    assert calibration.host_rates()["clock"] == clock
+
+
+def test_the_hosts_own_estimates_are_the_same_by_any_clock():
+    made = timings(noise=0.1)
+    other = made | {"rates": made["rates"] | {"clock": calibration.NOMINAL_CLOCK}}
+    here, there = errors(made, fit(made)), errors(other, fit(other))
+    assert [entry["estimated_ms"] for entry in there] == pytest.approx([entry["estimated_ms"] for entry in here], rel=1e-3)
 
 
 def test_the_error_is_of_architectures_that_the_fit_has_not_seen():
