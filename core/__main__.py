@@ -1,7 +1,8 @@
 """The command line: `python -m core --help`.
 
 Exit status 0 when it worked; 2 and one sentence for bad input or something that is not here; 130 when stopped by
-Ctrl-C; 1 and one sentence otherwise. Never a traceback: that of an unforeseen error goes to a file.
+Ctrl-C; 1 and one sentence otherwise. Names that a sentence has no room for follow it, a line each. Never a
+traceback: that of an unforeseen error goes to a file.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         given.act(given)
         sys.stdout.flush()
     except ParetoscopeError as error:
-        say(str(error))
+        for line in (str(error), *error.names):
+            say(line)
         return error.exit_status
     except KeyboardInterrupt:
         say("Cancelled.")

@@ -5,7 +5,8 @@
     │   ├── UnknownName     a name that no registry holds
     │   ├── BadField        a field whose value is out of range or of the wrong type
     │   ├── BadRecipe       steps that cannot be parsed, or an order that cannot work
-    │   └── BadArtifact     a packed file that is damaged, lies, or fits another architecture
+    │   ├── BadArtifact     a packed file that is damaged, lies, or fits another architecture
+    │   └── BadCheckpoint   a checkpoint whose tensors are not those of the architecture
     ├── NotHere             a dataset, checkpoint or runtime that this machine does not have
     ├── StoreError          the database of runs cannot be used (newer version, no disk space)
     ├── ClusterError        no cluster could be reached or started
@@ -16,11 +17,14 @@ Every message is one sentence that names the offending value and what would be a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ParetoscopeError(Exception):
     """Root of the tree. `str(error)` is a sentence fit to be shown to a person."""
 
     exit_status = 1
+    names: tuple[str, ...] = ()  # all of what the sentence names the first of
 
 
 class BadInput(ParetoscopeError):
@@ -51,6 +55,14 @@ class BadRecipe(BadInput):
 
 class BadArtifact(BadInput):
     pass
+
+
+class BadCheckpoint(BadInput):
+    """`names` are all tensors that stand in the way, each behind what is wrong with it."""
+
+    def __init__(self, sentence: str, names: Iterable[str]):
+        self.names = tuple(names)
+        super().__init__(sentence)
 
 
 class NotHere(ParetoscopeError):

@@ -264,7 +264,8 @@ class Scribe:
 
     def _answered(self, job: Job, answer: dict) -> None:
         if answer["state"] == FAILED:
-            self._end(job.identity, {"state": FAILED, "message": answer["message"], "stage": answer.get("error")})
+            listed = {"metrics": {"names": answer["names"]}} if "names" in answer else {}
+            self._end(job.identity, {"state": FAILED, "message": answer["message"], "stage": answer.get("error"), **listed})
         elif answer["state"] == CANCELLED:
             self._again(job)  # what we cancel is not among the jobs any more
         elif job.kind == "run":

@@ -1,7 +1,7 @@
 """What runs on the cluster's workers: a run, a training, a download, a preview. Called by Dask with plain dicts, answers with plain dicts.
 
 An answer is `{"state": COMPLETE, "result": …, "predicted": bytes}`, or `{"state": FAILED, "error": class, "message":
-sentence}`, or `{"state": CANCELLED}`: no exception crosses the border. Imports torch only through the engine.
+sentence}` with all `names` behind it, or `{"state": CANCELLED}`: no exception crosses the border. Imports torch only through the engine.
 
 Also a Dask preload module (`dask worker --preload core.jobs.tasks`): a worker warms up beside its first task.
 """
@@ -83,7 +83,7 @@ def _answered(act: Callable[[], dict]) -> dict:
     except Cancelled:
         return {"state": CANCELLED}
     except ParetoscopeError as error:
-        return {"state": FAILED, "error": type(error).__name__, "message": str(error)}
+        return {"state": FAILED, "error": type(error).__name__, "message": str(error)} | ({"names": list(error.names)} if error.names else {})
     except Exception as error:
         traceback.print_exc()  # standard error is the cluster's log
         where = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")

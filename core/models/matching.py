@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core import zoo
-from core.errors import BadInput
+from core.errors import BadCheckpoint, BadInput
 from core.models.architecture import Architecture
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # torchvision's names of heads that only training uses
@@ -58,7 +58,7 @@ def fit(tensors: Mapping[str, Tensor], model: str, classes: Sequence[str], input
     outside = sorted(name for name in tensors if not name.startswith(prefix))
     notes = [f"{prefix!r} was taken off the names."] if prefix else []
     notes += _rename_head(own, wanted, module, head)
-    _check_names(own, wanted, module, model)
+    _check_names(own, wanted, module, model, [*(prefix + name for name in sorted(own) if name not in wanted), *outside])
     left = sorted(name for name in own if name not in wanted)
     if any(name.split(".")[0] in AUXILIARY for name in left):
         notes.append("The auxiliary heads were left out: only training uses them.")
@@ -114,8 +114,11 @@ def _alone(module: nn.Module, head: str) -> str:
     return place
 
 
-def _check_names(own: Collection[str], wanted: Collection[str], module: nn.Module, model: str) -> None:
-    """Refuse what lacks a tensor, and what has layers that the architecture has not: the rest would fit and be another network."""
+def _check_names(own: Collection[str], wanted: Collection[str], module: nn.Module, model: str, unmatched: Collection[str]) -> None:
+    """Refuse what lacks a tensor, and what has layers that the architecture has not: the rest would fit and be another network.
+
+    The error's `names` have all that is missing and all `unmatched`, as the checkpoint spells them.
+    """
     missing = [name for name in wanted if name not in own and not name.endswith(COUNTER)]
     parts = {name for name, _child in module.named_children()}
     strange = [name for name in own if name not in wanted and name.split(".")[0] in parts]
@@ -125,7 +128,8 @@ def _check_names(own: Collection[str], wanted: Collection[str], module: nn.Modul
     faults += [f"{len(strange)} have no place in it ({_few(strange)})"] if strange else []
     fits = [name for name in _models_of(own) if name != model]
     said = f"; by its names it may be of {' or '.join(fits[:SHOWN])}" if fits else ""
-    raise BadInput(f"The checkpoint does not fit {model}: {' and '.join(faults)}{said}.")
+    names = (*(f"missing: {name}" for name in missing), *(f"no place: {name}" for name in unmatched))
+    raise BadCheckpoint(f"The checkpoint does not fit {model}: {' and '.join(faults)}{said}.", names)
 
 
 def _models_of(own: Collection[str]) -> list[str]:
@@ -150,9 +154,10 @@ def _check_shapes(own: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head:
         some = ", ".join(classes[:SHOWN]) + (", …" if len(classes) > SHOWN else "")
         raise BadInput(f"The checkpoint tells {shape[0]} classes apart, and the pictures are of {len(classes)} ({some}); it takes as many classes.")
     first = wrong[0]
-    raise BadInput(
+    raise BadCheckpoint(
         f"The checkpoint does not fit {model}: {len(wrong)} tensors have other shapes "
-        f"({first} is {_times(own[first])}, and would be {_times(wanted[first])}); it takes a checkpoint of torchvision's {model} for this size of picture."
+        f"({first} is {_times(own[first])}, and would be {_times(wanted[first])}); it takes a checkpoint of torchvision's {model} for this size of picture.",
+        [f"other shape: {name} is {_times(own[name])}, and would be {_times(wanted[name])}" for name in wrong],
     )
 
 

@@ -5,7 +5,7 @@ Says what `python -m core import` says, and never reads anything but safetensors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import streamlit as st
@@ -67,7 +67,8 @@ def _dialog(view: View) -> None:
     elif row is not None and row["state"] == COMPLETE:
         _done(row["metrics"])
     else:
-        _ask(view, own, (row["message"] or "The import ended early.") if row is not None and row["state"] == FAILED else "")
+        failed = row is not None and row["state"] == FAILED
+        _ask(view, own, (row["message"] or "The import ended early.") if failed else "", (row["metrics"] or {}).get("names", ()) if failed else ())
 
 
 def _row(own: Mapping) -> dict | None:
@@ -76,8 +77,8 @@ def _row(own: Mapping) -> dict | None:
     return (services.cluster().find(promised["identity"]) or promised) if promised else None
 
 
-def _ask(view: View, own: dict, failed: str) -> None:
-    """Everything that an import takes."""
+def _ask(view: View, own: dict, failed: str, listed: Sequence[str]) -> None:
+    """Everything that an import takes; `failed` is why the last one did not, and `listed` all of what that sentence names the first of."""
     left, right = st.columns(2, gap="medium")
     with left:
         names = list(zoo.models())
@@ -96,6 +97,9 @@ def _ask(view: View, own: dict, failed: str) -> None:
         _preparation()
     for sentence in dict.fromkeys(filter(None, (failed, own.get("refused")))):
         st.error(sentence)
+    if listed:
+        with st.expander(f"All {len(listed)} of them"):
+            st.code("\n".join(listed), language=None)
     st.button("Import", key="own-import", type="primary", icon=":material/play_arrow:", on_click=_submit, args=(own,))
 
 

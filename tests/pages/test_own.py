@@ -106,6 +106,13 @@ def test_a_failed_import_says_why(ended):
     assert [error.value for error in page.error] == ["The checkpoint does not fit squeezenet1_1: something."] and page.button(key="own-import")
 
 
+def test_a_failed_import_lists_every_tensor_that_does_not_fit(ended):
+    names = [f"missing: {number}.weight" for number in range(5)]
+    page = ended(state="FAILED", message="The checkpoint does not fit squeezenet1_1: something.", metrics={"names": names})
+    assert "All 5 of them" in [expander.label for expander in page.expander]
+    assert [block.value for block in page.code] == ["\n".join(names)]
+
+
 def test_the_imported_pair_is_shown_on_request(ended, notes, home):
     page = ended(state="COMPLETE", metrics=CARD | {"dataset": "digits"})
     page.button(key="own-use").click().run()

@@ -109,7 +109,6 @@ def test_a_pth_file_is_never_executed(own, call, tmp_path, monkeypatch):
         (["--std", "0"], "std cannot be (0.0,); it takes one number for all colours, or three for red, green and blue, above 0."),
         (["--crop", "4"], "crop cannot be '4'; "), (["--resize", "20"], "resize cannot be 20; "),
         (["--name", "fashion_mnist"], "name cannot be 'fashion_mnist'; it takes a name that no dataset of Paretoscope's own has."),
-        (["--model", "resnet18"], "The checkpoint does not fit resnet18: "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_sentence(own, call, tmp_path, monkeypatch, options, said):
@@ -119,3 +118,16 @@ def test_what_cannot_be_used_is_one_sentence(own, call, tmp_path, monkeypatch, o
     usual = {"--model": MODEL, "--weights": "mine.safetensors", "--data": root, "--crop": "32"} | dict(zip(options[::2], options[1::2]))
     status, out, err = call("import", *(part for pair in usual.items() for part in pair))
     assert (status, out) == (2, "") and err.startswith(said) and err.count("\n") == 1 and err.endswith(".\n")
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_behind_the_sentence_stands_every_tensor_that_does_not_fit(own, call, tmp_path, flags):
+    root, module, _weights = own
+    save_file(dict(module.state_dict()), tmp_path / "mine.safetensors")
+    status, out, err = call("import", "--model", "resnet18", "--weights", tmp_path / "mine.safetensors", "--data", root, "--crop", "32", *flags)
+    sentence, *names = err.splitlines()
+    wanted, given = zoo.construct("resnet18", 3, 32).state_dict(), module.state_dict()
+    assert (status, out) == (2, "") and sentence.startswith("The checkpoint does not fit resnet18: ") and sentence.endswith(".")
+    assert {name.removeprefix("no place: ") for name in names if name.startswith("no place: ")} == set(given) - set(wanted)
+    missing = {name for name in set(wanted) - set(given) if not name.endswith("num_batches_tracked")}
+    assert {name.removeprefix("missing: ") for name in names if name.startswith("missing: ")} == missing and f" {len(missing)} of its " in sentence

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from core.errors import StoreError
+from core.errors import BadCheckpoint, StoreError
+from core.jobs import tasks
 from core.jobs.scribe import MOST_ATTEMPTS, MOST_CURVE_POINTS, Scribe
 from core.store import CANCELLED, COMPLETE, FAILED, RUNNING, SUPERSEDED, WAITING, Store, blank_row
 
@@ -164,6 +165,20 @@ def test_an_answer_of_another_run_is_kept_and_ends_the_one_that_was_asked_for(sc
     scribe.take_up()
     scribe.step(0)
     assert scribe.client.futures == [future]
+
+
+def test_what_an_import_was_refused_for_is_kept_until_it_is_asked_for_again(scribe, store):
+    def refuse():
+        raise BadCheckpoint("It does not fit.", ["missing: a", "missing: b"])
+
+    request(scribe, submit("an-import", kind="import"))
+    scribe.client.futures[-1].end(tasks._answered(refuse))
+    scribe.step(0.01)
+    row = store.find("an-import")
+    assert (row["state"], row["message"], row["stage"]) == (FAILED, "It does not fit.", "BadCheckpoint")
+    assert row["metrics"] == {"names": ["missing: a", "missing: b"]}
+    request(scribe, submit("an-import", kind="import"))
+    assert store.find("an-import")["state"] != FAILED and store.find("an-import")["metrics"] is None
 
 
 def test_what_a_command_computed_is_kept(scribe, store):

@@ -15,7 +15,7 @@ from torch import nn
 from core import artifact, engine, zoo
 from core.datasets import DATASETS
 from core.datasets.preparation import Preparation
-from core.errors import BadField, BadInput, NotHere
+from core.errors import BadCheckpoint, BadField, BadInput, NotHere
 from core.exports import Export, make
 from core.home import home
 from core.metrics.accuracy import evaluate
@@ -174,6 +174,21 @@ def names(count: int) -> tuple[str, ...]:
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(tensors, said):
     with pytest.raises(BadInput, match=said):
         matching.fit(tensors(), "resnet18", names(3), 32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "count", "listed"),
+    [
+        (lambda: {f"module.{name}": tensor for name, tensor in state_of("resnet34").items()}, 96, "no place: module.layer1.2.bn1.bias"),
+        (lambda: {"a": torch.zeros(3)}, None, "no place: a"),
+        (lambda: {"a": torch.zeros(3)}, None, "missing: layer4.1.conv2.weight"),
+        (lambda: state_of("resnet18") | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, 1, "other shape: conv1.weight is 64×3×3×3, and would be 64×3×7×7"),
+    ],
+)
+def test_every_tensor_that_does_not_fit_is_named_behind_the_sentence(tensors, count, listed):
+    with pytest.raises(BadCheckpoint) as refused:
+        matching.fit(tensors(), "resnet18", names(3), 32)
+    assert listed in refused.value.names and count in (None, len(refused.value.names))
 
 
 @pytest.mark.parametrize(
