@@ -29,6 +29,8 @@ from core.work import Work
 
 VERSION = 2  # of the form of what is kept
 BATCHES = (1, 8, 32)
+SMALL_PICTURE = 64  # pixels a side: one such picture leaves an operator little to compute
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 LARGEST_BATCH = 256
 
 
@@ -91,7 +93,7 @@ def measure(
     recent = 0.0 if asked.again else RECENT_SECONDS
     found = {
         "model": asked.model, "dataset": asked.dataset, "recipe": asked.work.recipe.to_json(), "threads": asked.threads, "batch": asked.batch,
-        "machine": machine(), "cells": {}, "operators": {}, "base_operators": {},
+        "machine": machine(), "cells": {}, "operators": {}, "base_operators": {}, "input_size": subject.architecture.input_size,
         "macs": _macs(subject), "base_macs": _macs(base),
     }  # fmt: skip
     for number, name in enumerate(asked.runtimes):
@@ -130,7 +132,7 @@ def _macs(subject) -> int:
 
 
 def reason(found: Mapping, runtime: str) -> str:
-    """Why the latency in that runtime is what it is, in a sentence or two; for a faster run, what made it so."""
+    """Why the latency in that runtime is what it is, in a sentence or two; for a faster run, what made it so. A cause is named only where it was seen."""
     cell, kinds = found["cells"][runtime], {step.kind for step in Recipe.from_json(found["recipe"]).steps}
     if "refused" in cell:
         return cell["refused"]
@@ -141,14 +143,32 @@ def reason(found: Mapping, runtime: str) -> str:
         less = f", and {share} are left" if fewer < 0.99 else ""
         if said == "faster":
             return f"Real integer kernels: weights and activations are in 8 bits{less}."
-        return f"Integer kernels save no time here{less}: rounding each layer's inputs and outputs costs what the smaller numbers gain."
+        rounding = _share_of_rounding(found, runtime)
+        took = f"; rounding between layers takes {100 * rounding:.0f} % of the time, by the profile of its operators" if rounding else ""
+        return f"Integer kernels save no time here{less}{took}."
     if cell["ratio"] == cell["ratio_low"] == cell["ratio_high"] == 1.0:  # the baseline's own graph, which is timed once
         return _same_graph(kinds)
     if said == "faster":
-        return f"The shapes are smaller: {share} are left."
+        return f"The shapes are smaller: {share} are left." if fewer < 1 else f"It computes {share}."
+    where = "; the profile of its operators tells where the time goes" if runtime in found.get("operators", ()) else ""
     if said == "slower":
-        return f"More layers in a row than before, each with a cost of its own, though {share} are left." if fewer < 1 else f"It computes {share}."
-    return f"It computes {share}, but at these sizes the time goes to starting each operator and moving its weights."
+        if fewer < 1 and _more_layers(found, runtime):
+            return f"More layers in a row than before, each with a cost of its own, though {share} are left."
+        return f"It computes {share}, and takes longer all the same{where}." if fewer <= 1 else f"It computes {share}."
+    if fewer < 1 and found.get("batch") == 1 and found.get("input_size", SMALL_PICTURE + 1) <= SMALL_PICTURE:
+        return f"It computes {share}, but with one small picture a pass much of the time goes to starting each operator and moving its weights."
+    return f"It computes {share}, which makes no difference here that could be told from noise{where}."
+
+
+def _share_of_rounding(found: Mapping, runtime: str) -> float:
+    """The part of the profiled time that goes to rounding values to integers and back, 0 without a profile."""
+    return sum(each["share"] for each in found.get("operators", {}).get(runtime, ()) if each["operator"] in ROUNDING)
+
+
+def _more_layers(found: Mapping, runtime: str) -> bool:
+    """Whether the graph has more operators than the uncompressed model's: by the profiles, else by a step that splits layers."""
+    mine, theirs = (sum(each["calls"] for each in found.get(side, {}).get(runtime, ())) for side in ("operators", "base_operators"))
+    return mine > theirs if mine and theirs else any(step["step"] == "factorize" for step in found["recipe"]["steps"])
 
 
 def _same_graph(kinds: set) -> str:

@@ -179,14 +179,26 @@ def _boxes(view: View, runs: list[Run], looks: list[Look]) -> None:
 
 
 def _table(view: View, runs: list[Run], looks: list[Look]) -> str:
-    """A row a run, a column a runtime: the ratio with its interval and what that means, and milliseconds."""
+    """A row a run, a column a runtime: the ratio with its interval and what that means, and milliseconds; below a pinned run, why it is no faster."""
     head = "".join(f"<th>{words.escape(RUNTIMES.get(name).title)}</th>" for name in view.timed.runtimes)
     body = ""
     for run, look in zip(runs, looks):
         cells = (look.result or {"cells": {}})["cells"]
         body += f'<tr><td title="{words.escape(run.name)}"><div class="clipped">{words.escape(run.name)}</div></td>'
         body += "".join(f"<td>{_cell(cells.get(name), look)}</td>" for name in view.timed.runtimes) + "</tr>"
+        if run.recipe.steps and run is not runs[-1] and look.result:  # of the one at hand the list at the right says it
+            body += _no_faster(look.result, 1 + len(view.timed.runtimes))
     return f'<table class="paper latencies"><thead><tr><th>ratio to the uncompressed model</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _no_faster(found: Mapping, columns: int) -> str:
+    """A quiet row: the reason for each cell without a speed-up, once for the runtimes that share it."""
+    reasons: dict[str, list[str]] = {}
+    for name, cell in found["cells"].items():
+        if "refused" not in cell and verdict(cell) != "faster":
+            reasons.setdefault(reason(found, name), []).append(RUNTIMES.get(name).title)
+    said = " ".join(f"{words.escape('; '.join(titles))}: {words.escape(why)}" for why, titles in reasons.items())
+    return f'<tr class="why"><td class="quiet" colspan="{columns}">{said}</td></tr>' if said else ""
 
 
 def _cell(cell: Mapping | None, look: Look) -> str:

@@ -72,6 +72,15 @@ def test_the_runs_their_ratios_and_why(notes):
     assert "The shapes are smaller: 40 % of the multiply-adds are left." in text and "need &lt;8-bit&gt; weights" in text and "<8-bit>" not in text
 
 
+def test_a_pinned_run_that_is_no_faster_says_why_below_its_row(notes):
+    keep([], measured([]))
+    keep(PINNED, measured(PINNED))
+    keep(AT_HAND, measured(AT_HAND, 0.4))
+    text = markup(open_page(pin=[f"resnet18/{Recipe.from_json({'steps': PINNED}).key()}"]))
+    assert text.count('<tr class="why">') == 1
+    assert "ONNX Runtime, float32; PyTorch, eager: The graph is the uncompressed model" in text.split('<tr class="why">')[1]
+
+
 def test_another_setting_is_in_the_address_and_measured(notes):
     again = open_page(batch=["8"], threads=["all"])
     assert asked([], batch=8, threads=TimedAt(8, 0).thread_count).identity() in notes.examining

@@ -178,21 +178,45 @@ def cell(ratio: float, low: float, high: float, **more) -> dict:
     return {"runtime": FLOAT32, "threads": 1, "batch": 1, "ratio": ratio, "ratio_low": low, "ratio_high": high} | times | more
 
 
+def of(steps: list[dict], runtime: str, figures: tuple, macs: int, **more) -> dict:
+    return {"recipe": {"seed": 0, "steps": steps}, "cells": {runtime: cell(*figures)}, "macs": macs, "base_macs": 100, "batch": 1, "input_size": 32} | more
+
+
+def profile(calls: int, operator: str = "Conv", runtime: str = FLOAT32) -> dict:
+    return {runtime: [{"operator": operator, "calls": calls, "ms": 0.3, "share": 0.3}]}
+
+
+FACTORIZE = {"step": "factorize"}
+TOLD, NO_SPEED_UP, SLOWER = "the profile of its operators tells where the time goes", (1.0, 0.9, 1.1), (1.2, 1.1, 1.3)
+
+
 @pytest.mark.parametrize(
     ("steps", "runtime", "figures", "macs", "said"),
     [
         ([CHANNELS], FLOAT32, (0.6, 0.5, 0.7), 40, "The shapes are smaller: 40 % of the multiply-adds are left."),
-        ([CHANNELS], FLOAT32, (1.0, 0.9, 1.1), 40, "It computes 40 % of the multiply-adds, but at these sizes the time goes to starting each operator"),
-        ([{"step": "factorize"}], FLOAT32, (1.2, 1.1, 1.3), 60, "More layers in a row than before"),
+        ([FACTORIZE], FLOAT32, SLOWER, 60, "More layers in a row than before"),
         ([INTEGERS], INT8, (0.6, 0.5, 0.7), 100, "Real integer kernels: weights and activations are in 8 bits."),
-        ([INTEGERS], INT8, (1.0, 0.9, 1.1), 100, "Integer kernels save no time here"),
+        ([INTEGERS], INT8, NO_SPEED_UP, 100, "Integer kernels save no time here."),
         ([INTEGERS], FLOAT32, (1.0, 1.0, 1.0), 100, "what is stored in few bits is widened to float32"),
         ([], FLOAT32, (1.0, 1.0, 1.0), 100, "The graph is the uncompressed model's, so its latency is too."),
     ],
 )
 def test_why_is_a_sentence_of_what_was_measured(steps, runtime, figures, macs, said):
-    found = {"recipe": {"seed": 0, "steps": steps}, "cells": {runtime: cell(*figures)}, "macs": macs, "base_macs": 100}
-    assert reason(found, runtime).startswith(said) or said in reason(found, runtime)
+    assert said in reason(of(steps, runtime, figures, macs), runtime)
+
+
+def test_a_cause_is_named_only_where_it_was_seen():
+    assert "starting each operator" in reason(of([CHANNELS], FLOAT32, NO_SPEED_UP, 40), FLOAT32)
+    for elsewhere in ({"batch": 8}, {"input_size": 224}):
+        said = reason(of([CHANNELS], FLOAT32, NO_SPEED_UP, 40, **elsewhere), FLOAT32)
+        assert said == "It computes 40 % of the multiply-adds, which makes no difference here that could be told from noise."
+    assert TOLD in reason(of([CHANNELS], FLOAT32, NO_SPEED_UP, 40, batch=8, operators=profile(20)), FLOAT32)
+    assert "More layers" not in reason(of([CHANNELS], FLOAT32, SLOWER, 40), FLOAT32)
+    for calls, seen in ((30, True), (20, False)):
+        said = reason(of([FACTORIZE], FLOAT32, SLOWER, 40, operators=profile(calls), base_operators=profile(20)), FLOAT32)
+        assert ("More layers" in said, TOLD in said) == (seen, not seen)
+    said = reason(of([INTEGERS], INT8, NO_SPEED_UP, 100, operators=profile(9, "QuantizeLinear", INT8)), INT8)
+    assert "rounding between layers takes 30 % of the time" in said
 
 
 def test_what_cannot_be_asked_is_one_sentence(five_layer_checkpoint):
