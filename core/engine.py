@@ -116,10 +116,9 @@ def timed(work: Work, *, turn=contextlib.nullcontext, exclusive=contextlib.nullc
     Only where the shapes depend on what training made before them, and that is not kept, it is trained again.
     """
     hooks = Hooks(turn, exclusive, report, book)
-    base = loaded(work.model, work.dataset, work.checkpoint.hash)
-    subject = shaped(work, hooks)
-    found: dict = {}
-    _add_latencies(found, subject, base, hooks)
+    found: dict = {"notes": []}
+    _add_latencies(found, shaped(work, hooks), loaded(work.model, work.dataset, work.checkpoint.hash), hooks)
+    del found["notes"]  # the run that was evaluated has them
     return found
 
 
@@ -391,7 +390,8 @@ def _provenance(subject: Compressed) -> dict[str, str]:
 def _add_latencies(metrics: dict, subject: Compressed, base: Compressed, hooks: Hooks) -> None:
     from core.metrics.latency import latencies
 
-    metrics["latencies"], metrics["deployed_bytes"] = latencies(subject, base, hooks.book, hooks.exclusive, hooks.turn)
+    metrics["latencies"], metrics["deployed_bytes"], notes = latencies(subject, base, hooks.book, hooks.exclusive, hooks.turn)
+    metrics["notes"] = metrics["notes"] + notes
 
 
 def _difference(predictions: Predictions, base: Predictions) -> dict:

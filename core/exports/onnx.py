@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from importlib.metadata import version
 
-from core.errors import BadInput
 from core.exports.formats import FLOAT16, FLOAT32, INT8, Around, register
 
 SCRIPT = "run_onnx.py"
+INSTEAD = "; take safetensors instead"
 
 
 def write_float32(subject, _around: Around) -> bytes:
@@ -43,29 +42,17 @@ def write_int8(subject, _around: Around) -> bytes:
 
 def _written(export, subject) -> bytes:
     """What `export` gives; one sentence for an operator that ONNX lacks."""
-    import torch
+    from core.runtimes import onnx as runtime
 
-    try:
+    with runtime.refused(f"{subject.architecture.model} cannot be written as ONNX", INSTEAD):
         return export()
-    except (torch.onnx.errors.OnnxExporterError, NotImplementedError) as error:
-        raise BadInput(f"{subject.architecture.model} cannot be written as ONNX: {lacking(error)}; take safetensors instead.") from None
-
-
-def lacking(error: Exception) -> str:
-    """The first line of what a library says of an operator that it does not have."""
-    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip().splitlines()[0])
-    return " ".join(said.split())[:200].rstrip(". ")
 
 
 def load(data: bytes):
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
-
     from core.runtimes import onnx as runtime
 
-    try:
+    with runtime.refused("ONNX Runtime cannot run this file", INSTEAD):
         session = runtime.session(data)
-    except (Fail, InvalidGraph, NotImplemented) as error:
-        raise BadInput(f"ONNX Runtime cannot run this file: {lacking(error)}; take safetensors instead.") from None
     return lambda pictures: runtime.logits(session, pictures)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from core.errors import BadInput
 from core.metrics.latency import FLOAT32, Memory, measure, of_a_run, signature
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ class FirstLook:
         if not self.wanted:
             return
         mine, theirs = signature(subject, FLOAT32), signature(self.base, FLOAT32)
-        found = (self.hooks.book or Memory()).find(mine, theirs, FLOAT32) or self._measured(subject, mine, theirs)
+        try:
+            found = (self.hooks.book or Memory()).find(mine, theirs, FLOAT32) or self._measured(subject, mine, theirs)
+        except BadInput:  # the run goes on, and the measurement at its end notes why
+            return
         self.rows = [of_a_run(found)]
         self.hooks.report({"latencies": self.rows})
 

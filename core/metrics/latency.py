@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from core.errors import BadInput
 from core.recipe import digest
 
 if TYPE_CHECKING:
@@ -71,19 +72,23 @@ def signature(subject: Compressed, runtime: str, threads: int = 1, batch: int = 
 
 def latencies(
     subject: Compressed, base: Compressed, book: Book | None = None, exclusive=contextlib.nullcontext, turn=contextlib.nullcontext
-) -> tuple[list[dict], int]:
-    """The latency rows of a subject beside its baseline, and its `deployed_bytes`: the .onnx file that would run.
+) -> tuple[list[dict], int | None, list[str]]:
+    """The latency rows of a subject beside its baseline; its `deployed_bytes`, the .onnx file that would run; and a note for each runtime that refused it.
 
     ONNX Runtime in float32 and eager PyTorch always; ONNX Runtime in int8 where the recipe's grids allow it. What the
     book lacks is exported inside `turn()` and measured inside `exclusive()`. A graph that is the baseline's own has its baseline's row, ratio 1.
     """
     from core.runtimes.onnx import int8_possible
+    from core.runtimes.timed import RUNTIMES
 
-    book = book or _MEMORY
-    kinds = [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]
-    rows = [of_a_run(row(kind, subject, base, book, exclusive, turn)) for kind in kinds]
-    runs_as = INT8 if INT8 in kinds else FLOAT32
-    return rows, next(row["file_bytes"] for row in rows if row["runtime"] == runs_as)
+    book, rows, notes = book or _MEMORY, {}, []
+    for kind in [FLOAT32, *([INT8] if int8_possible(subject) is None else []), EAGER]:
+        try:
+            rows[kind] = of_a_run(row(kind, subject, base, book, exclusive, turn))
+        except BadInput as error:
+            notes.append(f"Not timed in {RUNTIMES.get(kind).title}: {error}")
+    runs_as = rows.get(INT8) or rows.get(FLOAT32)
+    return list(rows.values()), runs_as and runs_as["file_bytes"], notes
 
 
 _MEMORY = Memory()

@@ -7,10 +7,12 @@ biases as int32; ONNX Runtime turns those into integer kernels. Exporting never 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import fx, nn
 from core.arithmetic.activations import along_moves, fake_quantized, input_scales, simulated
 from core.arithmetic.folding import Integers, fold, install, integers, layer_of, trace
 from core.arithmetic.grids import Uniform
+from core.errors import BadInput
 from core.metrics.operators import plain_attention
 from core.weights import weights_of
 
@@ -33,6 +36,18 @@ if TYPE_CHECKING:
 OPSET = 17
 PICTURES, LOGITS, BATCH = "pictures", "logits", "batch"
 _NAMES = {"grid": "a scale a group", "signs": "signs with a scale", "codebook": "a codebook", "floats": "a smaller float"}
+
+
+@contextlib.contextmanager
+def refused(what: str, instead: str = "") -> Iterator[None]:
+    """What torch's exporter and ONNX Runtime raise of an operator that they lack, as one `BadInput`: `what` cannot be, that operator, and `instead`."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
+
+    try:
+        yield
+    except (torch.onnx.errors.OnnxExporterError, NotImplementedError, Fail, InvalidGraph, NotImplemented) as error:
+        said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip().partition("\n")[0])
+        raise BadInput(f"{what}: {' '.join(said.split())[:200].rstrip('. ') or type(error).__name__}{instead}.") from None
 
 
 def export_float32(module: nn.Module, input_size: int) -> bytes:
@@ -79,8 +94,6 @@ def int8_possible(subject: Compressed) -> str | None:
 
 def on_integers(subject: Compressed) -> tuple[nn.Module, dict]:
     """The folded network that holds the values of its integers, and these by their layers' paths. Raises `BadInput` with the sentence of `int8_possible`."""
-    from core.errors import BadInput
-
     refusal = int8_possible(subject)
     if refusal:
         raise BadInput(refusal)

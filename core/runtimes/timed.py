@@ -35,7 +35,8 @@ class Timed:
     """One runtime. `reference` is the runtime of the baseline that the ratio is against; `package` the one whose version decides the speed.
 
     `ready(subject, threads, batch)` gives a forward pass to be timed and the bytes of the file that runs it (None without a file); `refusal(subject, batch)`
-    the sentence that says why it cannot, or None. `on_grids` says that the graph depends on which weights and activations have grids.
+    the sentence that says why it cannot, or None; `ready` raises `BadInput` with what is only seen there.
+    `on_grids` says that the graph depends on which weights and activations have grids.
     `prepare(subject, turn)`, where a runtime has it, makes the file before that and takes turns by itself: a minute of work, so that such a
     runtime is measured only when it is asked for by name. No run comes with its latencies, so that its rows name the graph `beside` it, by which runs are
     found. `missing()` is None when the runtime is here.
@@ -84,10 +85,11 @@ def _no_int8(subject: Compressed, batch: int) -> str | None:
 
 
 def _session(subject: Compressed, runtime: str, threads: int, batch: int):
-    from core.runtimes.onnx import LOGITS, session
+    from core.runtimes.onnx import LOGITS, refused, session
 
-    file = onnx_file(subject, runtime)
-    running, feed = session(file, threads, batch, spinning=threads > 1), pictures(subject, batch)
+    file, feed = onnx_file(subject, runtime), pictures(subject, batch)
+    with refused(f"ONNX Runtime cannot run {subject.architecture.model}"):
+        running = session(file, threads, batch, spinning=threads > 1)
     return lambda: running.run([LOGITS], feed), len(file)
 
 
@@ -110,12 +112,16 @@ def pictures(subject: Compressed, batch: int) -> dict[str, np.ndarray]:
 
 
 def onnx_file(subject: Compressed, runtime: str) -> bytes:
-    """An .onnx file of a subject's graph, exported once as long as its module lives: an export takes as long as a measurement."""
-    from core.runtimes.onnx import export_float32, export_int8
+    """An .onnx file of a subject's graph, exported once as long as its module lives: an export takes as long as a measurement.
+
+    Raises `BadInput` with the operator that ONNX lacks.
+    """
+    from core.runtimes.onnx import export_float32, export_int8, refused
 
     files, graph = _FILES.setdefault(subject.module, {}), signature(subject, runtime)
     if graph not in files:
-        files[graph] = export_int8(subject) if runtime == INT8 else export_float32(subject.module, subject.architecture.input_size)
+        with refused(f"{subject.architecture.model} cannot be written as ONNX"):
+            files[graph] = export_int8(subject) if runtime == INT8 else export_float32(subject.module, subject.architecture.input_size)
     return files[graph]
 
 

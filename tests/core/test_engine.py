@@ -57,6 +57,27 @@ def test_predictions_give_the_accuracy_that_is_shown():
     assert 100 * np.mean(np.frombuffer(result.predicted, "<u2") == labels) == pytest.approx(result.metrics["top1"])
 
 
+@pytest.mark.parametrize("first_look", [False, True])
+def test_a_run_that_a_runtime_refuses_is_complete_without_that_latency(monkeypatch, first_look):
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    from core.metrics import latency
+    from core.metrics.latency import EAGER
+    from core.runtimes import onnx
+
+    def lacking(*_given, **_settings):
+        raise Fail("[ONNXRuntimeError] : 1 : FAIL : Could not find an implementation for Unheard(1)\nmore of it")
+
+    monkeypatch.setattr(onnx, "session", lacking)
+    monkeypatch.setattr(latency, "_MEMORY", latency.Memory())
+    monkeypatch.setattr(latency, "measure", lambda *_, **__: {"ratio": 1.0})
+    said = "Not timed in ONNX Runtime, float32: ONNX Runtime cannot run five_layers: Could not find an implementation for Unheard(1)."
+    result = engine.run(work(PRUNE, latency=True), first_look=first_look)
+    for metrics in (result.metrics, result.baseline):
+        assert [row["runtime"] for row in metrics["latencies"]] == [EAGER] and metrics["deployed_bytes"] is None and metrics["notes"][-1] == said
+    assert set(engine.timed(work(PRUNE))) == {"latencies", "deployed_bytes"}
+
+
 def test_later_steps_change_without_training_again(monkeypatch):
     engine.run(work(PRUNE, DISTILL, QUANTIZE))
     from core import training
@@ -125,7 +146,7 @@ def test_the_graph_that_is_timed_is_the_runs_own_even_if_its_training_is_not_kep
     from core.metrics import latency
 
     timed = []
-    monkeypatch.setattr(latency, "latencies", lambda subject, *_: timed.append(subject.architecture) or ([], 0))
+    monkeypatch.setattr(latency, "latencies", lambda subject, *_: timed.append(subject.architecture) or ([], 0, []))
     removing = {"step": "channel_prune", "sparsity": 0.4, "round_to": 1}
     asked = work({"step": "finetune", "images": 310, "learning_rate": 0.1, "epochs": 3}, removing, QUANTIZE)
     engine.timed(asked)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from core import engine
 from core.errors import BadField, UnknownName
@@ -72,6 +73,19 @@ def test_a_graph_of_its_own_is_the_baselines_and_int8_is_refused_with_the_reason
         assert reason(found, name) == "The graph is the uncompressed model's, so its latency is too: zeros scattered among the weights run on dense kernels."
     assert "quantize weights and activations to 8 bits" in reason(found, INT8) and INT8 not in found["operators"]
     assert found["operators"][FLOAT32] == found["base_operators"][FLOAT32], "one graph has one profile"
+
+
+def test_an_operator_that_onnx_lacks_is_one_sentence_in_its_cell(five_layer_checkpoint, monkeypatch):
+    class Unheard(five_layers.FiveLayers):
+        def forward(self, x):
+            return torch.special.bessel_j0(super().forward(x))
+
+    unheard = Compressed.of(Unheard().eval(), Architecture(five_layers.NAME, 10, 32))
+    monkeypatch.setattr(engine, "shaped", lambda *_: unheard)
+    found = timings.measure(asked_for(CHANNELS, runtimes=(FLOAT32, EAGER)))
+    refused = found["cells"][FLOAT32]["refused"]
+    assert refused.startswith("five_layers cannot be written as ONNX: ") and "bessel_j0" in refused and "safetensors" not in refused
+    assert found["cells"][EAGER]["ratio"] > 0 and not found["operators"]
 
 
 def test_a_row_without_blocks_or_disturbed_is_measured_anew_only_where_they_are_wanted(five_layer_checkpoint):
