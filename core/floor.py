@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +24,10 @@ from typing import Any, TypeVar
 import core.methods  # noqa: F401  (registers the steps)
 from core.errors import BadField, BadInput, BadRecipe
 from core.recipe import STEPS, Param, Recipe, Step, params
+from core.silent import INSTEAD, idle, nothing, silenced
 from core.studies.points import bytes_words, value_words
 
 SCREEN_IMAGES = 500  # pictures of a first, short look at a position
-INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
-# the choice of another field without which a field says nothing
-ONLY_WHERE = {"group_size": ("granularity", "group"), "temperature": ("targets", "soft"), "memory_limit": ("checkpoint_activations", True)}
 ALIKE = {"memory_limit": "it limits memory and leaves the accuracy as it is"}  # why a number has no floor
 NUMBERS = (int, float)  # what can be varied; yes or no is neither
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
@@ -170,40 +167,18 @@ def _positions(step_type: type[Step], spec: Param, others: tuple[tuple[str, Any]
 
 
 def varies(step: Step, spec: Param) -> bool:
-    """Whether a field is a number that has a floor; not whether another field stands in its place."""
+    """Whether a field is a number that has a floor."""
     return spec.type in NUMBERS and spec.name not in ALIKE and not idle(step, spec.name)
-
-
-def idle(step: Step, field: str) -> bool:
-    """Whether another field's choice leaves this one without a meaning."""
-    other, choice = ONLY_WHERE.get(field, ("", None))
-    return hasattr(step, other) and getattr(step, other) != choice
 
 
 def _without_effect(step: Step, field: str) -> str:
     """Why this field has no effect, mostly by another one of the step, and what to do; "" where it has."""
     if field in ALIKE:
         return ALIKE[field]
-    if idle(step, field):
-        other, choice = ONLY_WHERE[field]
-        return f"it says nothing where {other} is {_word(getattr(step, other))}; set that to {_word(choice)}"
-    instead = INSTEAD.get(field, "")
-    value = getattr(step, instead, None)
-    return "" if value is None else f"the {instead} {value:g} stands in its place; set that to null, or vary it instead"
-
-
-def unheard(step: Step) -> list[str]:
-    """A sentence for every field that was set and that another one leaves without a meaning."""
-    return [
-        f"{step.name}.{spec.name} says nothing where {other} is {_word(getattr(step, other))}; set that to {_word(choice)}."
-        for spec in params(type(step))
-        for other, choice in (ONLY_WHERE.get(spec.name, ("", None)),)
-        if idle(step, spec.name) and getattr(step, spec.name) != spec.default
-    ]
-
-
-def _word(value: object) -> str:
-    return json.dumps(value).strip('"')
+    by = silenced(step, field)
+    if by and by[0] == INSTEAD.get(field):
+        return f"the {by[0]} {getattr(step, by[0]):g} stands in its place; set that to null, or vary it instead"
+    return f"it {nothing(step, *by)}" if by else ""
 
 
 def pair(held: Mapping[int, bool]) -> tuple[int | None, int | None]:

@@ -13,8 +13,8 @@ import core.methods  # noqa: F401  (registers the steps)
 from core import ENGINE_VERSION, device, zoo
 from core.datasets import DATASETS, fingerprint, labels, load
 from core.errors import BadField, BadRecipe, NotHere
-from core.floor import unheard
 from core.recipe import Recipe, Step, digest
+from core.silent import unheard
 
 MEASURED_SPLITS = ("validation", "test")
 THREADS = 1  # of every worker: gradients differ between one thread and two

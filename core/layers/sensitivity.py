@@ -24,9 +24,10 @@ import numpy as np
 from core import engine, zoo
 from core.datasets import load
 from core.errors import BadField, BadInput, BadRecipe
-from core.floor import INSTEAD, Vary
+from core.floor import Vary
 from core.machine import machine
 from core.recipe import STEPS, STRUCTURE, TRAIN, Param, Recipe, Step, digest, params, step_from_json
+from core.silent import INSTEAD
 from core.studies.points import is_share
 from core.work import Work
 

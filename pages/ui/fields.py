@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from core.floor import idle
 from core.recipe import Param, Step, params
+from core.silent import idle
 from core.studies.points import is_share, value_words
 from pages.ui import state
 from pages.ui.slider import RELEASE, slider
@@ -21,9 +21,8 @@ def draw(step: Step, key: str, on_change: Change, below: Callable[[Param], None]
 
     `on_change` is called before the next run of the page. `below` draws what belongs to a field that is on.
     """
-    overridden = {"sparsity"} if getattr(step, "threshold", None) is not None else set()
     for spec in params(type(step)):
-        if spec.name in overridden or idle(step, spec.name):
+        if idle(step, spec.name):
             continue
         one(spec, getattr(step, spec.name), f"{key}-{spec.name}", functools.partial(on_change, spec.name))
         if getattr(step, spec.name) is not None:

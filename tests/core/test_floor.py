@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 import core.methods  # noqa: F401
 from core.errors import BadInput, BadRecipe
-from core.floor import ALIKE, INSTEAD, NUMBERS, ONLY_WHERE, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
+from core.floor import ALIKE, NUMBERS, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
 from core.metrics.accuracy import Predictions, summary
 from core.recipe import STEPS, Recipe, params
+from core.silent import idle, silenced, unheard
 
 PRUNE, QUANTIZE = {"step": "magnitude_prune", "sparsity": 0.8}, {"step": "quantize", "weight_bits": 4}
 
@@ -133,13 +135,43 @@ def test_every_number_of_every_step_can_be_varied_or_another_field_is_in_its_pla
     try:
         vary = Vary.parse(f"{name}.{spec.name}", recipe(step))
     except BadRecipe as refused:
-        other, choice = ONLY_WHERE.get(spec.name) or (INSTEAD[spec.name], None)
+        other, choices = silenced(STEPS.get(name)(), spec.name)
         assert f" {other} " in str(refused)
-        vary = Vary.parse(f"{name}.{spec.name}", recipe(step | {other: choice}))
+        vary = Vary.parse(f"{name}.{spec.name}", recipe(step | {other: choices[0]}))
     assert len(vary.positions) >= 3 and len(set(vary.positions)) == len(vary.positions)
     assert list(vary.positions) == sorted(vary.positions, reverse=spec.harder == "down")
     assert vary.next_look({}) in range(len(vary.positions)) and 2 <= vary.most_looks <= 2 * most_probes(len(vary.positions))
     assert all(getattr(vary.recipe_at(value).steps[0], spec.name) == value for value in vary.positions[:: max(1, len(vary.positions) // 4)])
+
+
+IDLE = [  # a step in which a field that is set says nothing, the sentence's end, and the same step where it does
+    ("factorize", {"rank": 0.5}, {"energy": 0.8}, "rank is 0.5; set that to null", {"rank": None}),
+    ("magnitude_prune", {"threshold": 0.1}, {"sparsity": 0.5}, "threshold is 0.1; set that to null", {"threshold": None}),
+    ("entropy_prune", {"granularity": "weight"}, {"images": 512}, "granularity is weight; set that to filter", {"granularity": "filter"}),
+    *(
+        ("channel_prune", {"importance": name}, {"images": 512}, f"importance is {name}; set that to taylor or entropy", {"importance": "entropy"})
+        for name in ("l1", "l2", "bn_scale", "random")
+    ),
+    ("quantize", {}, {"activation_scale": "dynamic"}, "activation_bits is null; set that to 4, 5, 6, 7 or 8", {"activation_bits": 5}),
+    ("quantize", {}, {"group_size": 32}, "granularity is channel; set that to group", {"granularity": "group"}),
+]
+
+
+@pytest.mark.parametrize(("name", "beside", "field", "said", "cure"), IDLE, ids=lambda value: value if isinstance(value, str) else None)
+def test_a_field_that_says_nothing_has_no_floor_and_is_warned_of_where_it_is_set(name, beside, field, said, cure):
+    (spec,) = [spec for spec in params(STEPS.get(name)) if spec.name in field]
+    step = STEPS.get(name)(**beside | field)
+    assert idle(step, spec.name) and unheard(step) == [f"{name}.{spec.name} says nothing where {said}."]
+    assert not unheard(STEPS.get(name)(**beside)) and not unheard(STEPS.get(name)(**beside | field | cure))
+    if spec.type in NUMBERS:
+        with pytest.raises(BadRecipe, match=r"says nothing where|stands in its place; set that to null"):
+            Vary.parse(f"{name}.{spec.name}", Recipe((step,)))
+        assert Vary.parse(f"{name}.{spec.name}", Recipe((dataclasses.replace(step, **cure),))).positions
+
+
+@pytest.mark.parametrize("name", ["contribution_prune", "gradient_prune", "finetune", "mixed_precision", "correct_bias"])
+def test_a_rule_of_one_step_is_of_no_other(name):
+    assert not idle(STEPS.get(name)(), "images")
 
 
 class Pictures:

@@ -6,8 +6,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import core.methods  # noqa: F401  (registers the steps)
-from core.floor import ONLY_WHERE
 from core.recipe import STEPS, Param, params
+from core.silent import silenced
 from tests.pages.test_explorer import asked_for, components, open_page
 
 
@@ -30,7 +30,8 @@ def widgets(page: AppTest) -> dict:
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_every_field_is_a_widget_that_gives_what_it_takes(name):
-    given = {other: choice for field, (other, choice) in ONLY_WHERE.items() if field in {spec.name for spec in params(STEPS.get(name))}}
+    kind = STEPS.get(name)
+    given = {by[0]: by[1][0] for spec in params(kind) if (by := silenced(kind(), spec.name))}
     page, step = page_of(name, given), STEPS.get(name)(**given)
     sliders = {entry["key"]: entry for entry in components(page, "paretoscope_slider")}
     for spec in params(type(step)):
@@ -64,8 +65,14 @@ def another(spec: Param, value) -> tuple[object, object]:
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "given"), [("finetune", "memory_limit", {}), ("distill", "memory_limit", {"memory_limit": 20}), ("quantize", "group_size", {})]
-)
+    ("name", "field", "given"),
+    [
+        ("finetune", "memory_limit", {}), ("distill", "memory_limit", {"memory_limit": 20}), ("quantize", "group_size", {}),
+        ("quantize", "activation_scale", {}), ("factorize", "energy", {"rank": 0.5}), ("magnitude_prune", "sparsity", {"threshold": 0.1}),
+        ("entropy_prune", "images", {"granularity": "weight"}), ("channel_prune", "images", {"importance": "l1"}),
+        ("channel_prune", "images", {"importance": "random"}),
+    ],
+)  # fmt: skip
 def test_a_field_that_says_nothing_beside_the_others_is_not_drawn(name, field, given):
     page = page_of(name, given)
     assert not [key for key in widgets(page) if key.startswith(f"f-{field}")]
