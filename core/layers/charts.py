@@ -98,7 +98,7 @@ def histogram(weight: Mapping, theme: Theme = Theme()) -> dict:
     centres = [counts["low"] + (at + 0.5) * width for at in range(bins)]
     tallest = max(1, *(max(counts[name]) for name in ("before", "after") if counts[name]))
     data = [_outline("Before", centres, counts["before"], theme.muted, 0) | {"fill": "tozeroy", "fillcolor": theme.grid}]
-    for mark in weight["marks"]:
+    for mark in (mark for mark in weight["marks"] if mark["values"]):
         name, colour, dash = MARKS[mark["kind"]]
         data.append({
             "type": "scatter", "mode": "lines", "name": name, "uid": uid(mark["kind"]), "hoverinfo": "skip",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.arithmetic.factors import shorter, spectrum
-from core.arithmetic.grids import Codebook, Floats, Grid, Signs, Uniform
+from core.arithmetic.grids import LARGEST_FLOAT8, Codebook, Floats, Grid, Signs, Uniform
 from core.weights import Weight, flat
 
 BINS = 96
@@ -80,7 +80,7 @@ def _levels(grid: Grid) -> list[dict]:
         entries = grid.entries[1:]
         return [{"kind": "centroids", "values": _few(entries), "said": f"{len(entries)} shared values"}]
     if isinstance(grid, Floats):
-        return []
+        return [_float_ends(grid)]
     middle = float(grid.scale.flatten().double().quantile(0.5, interpolation="nearest"))
     scales = grid.scale.numel()
     where = "" if scales == 1 else f", those of the middle one of {scales:,} scales"
@@ -92,6 +92,15 @@ def _levels(grid: Grid) -> list[dict]:
         zero = int(grid.zero_point.flatten()[at])
         levels = (torch.arange(grid.low, grid.high + 1) - zero) * middle
     return [{"kind": "grid", "values": _few(levels), "said": f"{len(levels):,} levels of {grid.bits} bit{'s' if grid.bits > 1 else ''}{where}"}]
+
+
+def _float_ends(grid: Floats) -> dict:
+    """The ends of a float that is scaled to the weights; those of 16 bits lie too far out to draw."""
+    if grid.dtype != "float8":
+        return {"kind": "grid", "values": [], "said": f"{grid.dtype}, unscaled"}
+    scale = float(grid.scale)
+    end = LARGEST_FLOAT8 * scale
+    return {"kind": "grid", "values": [-end, end], "said": f"float8_e4m3, scale {scale:.3g}, up to ±{end:.3g}"}
 
 
 def _few(levels: Tensor) -> list[float]:

@@ -54,6 +54,7 @@ def test_the_histogram_has_both_and_the_marks():
     assert threshold["x"] == [-0.2, -0.2, None, 0.2, 0.2, None] and threshold["y"] == [0, 4, None] * 2 and centroids["name"] == "Shared values"
     gone = WEIGHT | {"histogram": WEIGHT["histogram"] | {"after": None}, "marks": []}
     assert len(layer_charts.histogram(gone)["data"]) == 1
+    assert len(layer_charts.histogram(gone | {"marks": [{"kind": "grid", "values": [], "said": "float16, unscaled"}]})["data"]) == 1
 
 
 def test_the_picture_travels_as_bytes_and_the_singular_values_as_lines():

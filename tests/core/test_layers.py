@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from core import engine, zoo
-from core.arithmetic.grids import Codebook, Signs, Uniform
+from core.arithmetic.grids import Codebook, Floats, Signs, Uniform
 from core.layers import facts as layers
 from core.layers import values as layer_values
 from core.layers.facts import FIGURES, Layers, measure, pattern
@@ -135,6 +135,15 @@ def test_shared_values_and_signs_are_drawn_too():
         signs = Signs(torch.empty(0), torch.tensor([[0.5]]), torch.zeros(1, 1), bits).round(torch.ones(1, 2))
         (mark,) = layer_values.marks(torch.ones(1, 2), Weight(torch.ones(1, 2), None, signs))
         assert (mark["kind"], mark["values"]) == ("grid", levels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "said"),
+    [("float8", [-0.875, 0.875], "float8_e4m3, scale 0.00195, up to ±0.875"), ("float16", [], "float16, unscaled"), ("bfloat16", [], "bfloat16, unscaled")],
+)
+def test_a_smaller_float_is_named_and_its_ends_are_drawn_where_it_is_scaled_to_the_weights(dtype, values, said):
+    value = torch.tensor([[0.5, -0.25]])
+    assert layer_values.marks(value, Weight(value, None, Floats.of(value, dtype))) == [{"kind": "grid", "values": values, "said": said}]
 
 
 @given(some.sampled_from(["resnet18", "mobilenet_v3_small", "densenet121"]), some.data())
