@@ -53,6 +53,35 @@ def test_the_student_trains_on_them_by_the_formula(subject, context, five_layer_
     assert all(torch.equal(mine[name], tensor) for name, tensor in theirs.items())
 
 
+def test_its_features_are_hints_by_a_regressor_to_their_width(subject, context, monkeypatch):
+    """512 wide, of squeezenet1_1; 32 wide, of the five-layer model."""
+    from core.weights import Compressed
+
+    found = context.teacher_features(TEACHER, 150)
+    module = zoo.checkpoint(TEACHER, "digits").load()
+    x = context.dataset.prepare(context.dataset.split("train").images[:150], 32)
+    with torch.no_grad():
+        for part, shown in zip(found, (x, x.flip(3)), strict=True):
+            torch.testing.assert_close(part, module.features(shown).mean((2, 3)), rtol=1e-4, atol=1e-4)
+    assert torch.equal(context.teacher_features(TEACHER, 150), found)  # as they were kept
+    trained = []
+    monkeypatch.setattr(type(context), "train", lambda self, *given, train=type(context).train: trained.append(given[4:]) or train(self, *given))
+    before = Compressed.of(subject.module, subject.architecture).module.state_dict()
+    apply(Distill(teacher=TEACHER, images=150, hints=1.0), subject, context)
+    ((regressor,),) = trained
+    assert regressor.weight.shape == (512, 32)
+    with torch.random.fork_rng():
+        torch.manual_seed(context.seed)
+        assert not torch.equal(regressor.weight, torch.nn.Linear(32, 512).weight)  # it learned
+    changed = subject.module.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in changed.values())
+    assert not torch.equal(changed["features.0.weight"], before["features.0.weight"])
+    without = Compressed.of(subject.module, subject.architecture)
+    without.module.load_state_dict(before)
+    apply(Distill(teacher=TEACHER, images=150), without, context)
+    assert not torch.equal(changed["features.0.weight"], without.module.state_dict()["features.0.weight"])  # the hints made a difference
+
+
 def test_a_run_by_another_teacher_is_another_run(five_layer_checkpoint):
     by_self, by_other = (engine.run(distilled(five_layers.NAME, teacher)) for teacher in ("self", TEACHER))
     assert by_self.identity != by_other.identity and by_self.work.prefix_key(1) != by_other.work.prefix_key(1)
