@@ -214,9 +214,9 @@ def test_a_limit_is_held_against_the_least_alone_and_without_one_nothing_is_look
 
 
 def test_a_limit_that_nothing_keeps_to_is_warned_of():
-    said = Work("five_layers", "digits", Recipe((Finetune(memory_limit=20),))).warnings()
+    said = Work("mobilenet_v3_small", "digits", Recipe((Finetune(memory_limit=20),))).warnings()
     assert said == ["finetune.memory_limit says nothing where checkpoint_activations is false; set that to true."]
-    assert not Work("five_layers", "digits", Recipe((Finetune(memory_limit=20, checkpoint_activations=True),))).warnings()
+    assert not Work("mobilenet_v3_small", "digits", Recipe((Finetune(memory_limit=20, checkpoint_activations=True),))).warnings()
 
 
 def test_hints_that_would_not_fit_into_memory_are_refused_before_the_teacher_answers(subject, context, monkeypatch):
