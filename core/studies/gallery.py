@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import NotHere
 from core.home import ASSETS, write_whole
-from core.recipe import GRID, Recipe
+from core.recipe import GRID, TRAIN, Recipe
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -174,9 +174,11 @@ def remake_sizes(model: str | None = None, report: Callable[[str], None] = lambd
     """Have every shipped row whose weights lie on a grid, of one `model` or of all, say what its packed file takes in today's format.
 
     The models are made again, by training where a recipe trains, and nothing else is measured anew, so identities stay. A row is left as it is, and
-    `report` told, where its pictures are missing, or where this machine makes another model of it: one that takes other bytes on paper.
+    `report` told, where its pictures are missing, or where this machine makes another model of it: one that takes other bytes on paper, or that
+    a training here has taught to answer otherwise.
     """
     from core import engine
+    from core.datasets import load
     from core.metrics import size
 
     for path in sorted(FOLDER.rglob("*.json")):
@@ -191,12 +193,18 @@ def remake_sizes(model: str | None = None, report: Callable[[str], None] = lambd
             except NotHere as missing:
                 report(f"Left as it is: {missing}")
                 continue
-            subject = engine.compress(work, engine.Hooks(turn))
+            hooks = engine.Hooks(turn)
+            subject = engine.compress(work, hooks)
             with turn():
                 packed, paper = engine.packed(subject, work).size, size.paper_bytes(subject)
             if paper != row["metrics"]["paper_bytes"]:
                 report(f"Left as it is: this machine makes another model of it, of {paper:,} bytes on paper in place of {row['metrics']['paper_bytes']:,}.")
                 continue
+            if any(step.kind == TRAIN for step in work.recipe.steps):
+                predicted = engine.predict(subject, load(work.dataset), work, hooks).predicted.astype("<u2").tobytes()
+                if predicted != with_labels(row)["predicted"]:
+                    report("Left as it is: this machine's training makes another model of it, which answers otherwise.")
+                    continue
             row["metrics"]["artifact_bytes"] = packed
             write(path, rows)
 

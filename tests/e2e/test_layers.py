@@ -67,7 +67,7 @@ def test_a_measurement_is_cancelled_and_a_reload_finds_what_is_kept(explorer):
     page.reload()
     explorer.until(FILLED)
     page.locator(".st-key-method").click()
-    page.get_by_role("option", name="Share weights").click()
+    page.get_by_role("option", name="Prune by gradient").click()
     explorer.until(f"!({FILLED})")
     begin(explorer)
     page.locator(".st-key-cancel-map button").click()

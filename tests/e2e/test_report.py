@@ -43,7 +43,7 @@ def _check_print(page) -> None:
     assert page.evaluate("[...document.querySelectorAll('figure, .run')].every(part => getComputedStyle(part).breakInside === 'avoid')")
     assert page.evaluate("[...document.querySelectorAll('thead')].every(head => getComputedStyle(head).display === 'table-header-group')")
     paper = page.pdf(format="A4", prefer_css_page_size=True)
-    assert paper[:4] == b"%PDF" and 3 <= paper.count(b"/Type /Page\n") <= 20
+    assert paper[:4] == b"%PDF" and paper.count(b"/Type /Page\n") >= 3
     page.emulate_media(media="screen")
     page.set_viewport_size({"width": 1200, "height": 900})
     page.evaluate("dispatchEvent(new Event('afterprint'))")
