@@ -18,11 +18,11 @@ def seconds_of(job) -> float:
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize(("step", "fields", "rounds"), [("magnitude_prune", {}, ROUNDS), ("quantize", {"activation_bits": 8}, 1)])
-def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations(step, fields, rounds, record_property):
+@pytest.mark.parametrize(("step", "fields", "rounds", "at_most"), [("magnitude_prune", {}, ROUNDS, AT_MOST), ("quantize", {"activation_bits": 8}, 1, 0.85)])
+def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations(step, fields, rounds, at_most, record_property):
     """Every layer of resnet18 at five settings: 105 cells, against compressing and evaluating 105 times.
 
-    `quantize` looks for the ranges of activations in each cell, on either side.
+    `quantize` looks for the ranges of activations in each cell, on either side: 500 pictures beside the 500 that are evaluated.
     """
     import statistics
 
@@ -54,7 +54,7 @@ def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations
     for _ in range(rounds):
         mine, theirs = seconds_of(ours), seconds_of(whole)
         ratios.append(mine / theirs)
-        print(f"\n{MODEL}, {step}, {len(pairs)} cells of {IMAGES} pictures: {mine:.1f} s against {theirs:.1f} s, {mine / theirs:.3f} × (at most {AT_MOST})")
+        print(f"\n{MODEL}, {step}, {len(pairs)} cells of {IMAGES} pictures: {mine:.1f} s against {theirs:.1f} s, {mine / theirs:.3f} × (at most {at_most})")
     ratio = statistics.median(ratios)
     record_property("ratio", ratio)
-    assert found["whole"] == "" and ratio <= AT_MOST
+    assert found["whole"] == "" and ratio <= at_most
