@@ -39,7 +39,7 @@ def check(name: str) -> dict:
             f"where the processor's ends at {here['top1']:.1f} %, in {1 / ratio:.2f} of its time, "
         )
         sentence += f"so {words} serves accuracy and training." if serves else "so the processor goes on to serve accuracy and training."
-    except (NotHere, BadInput, RuntimeError, NotImplementedError) as error:  # torch's own of a driver that is too old, memory, an operator that is missing
+    except (NotHere, BadInput, RuntimeError) as error:  # torch's own of a driver that is too old, memory, an operator that is missing
         serves, reason = False, str(error).strip().splitlines()[0].rstrip(".")
         sentence = f"{words} cannot be used ({reason}), so the processor serves accuracy and training."
     return device.keep(found | {"device": name if serves else device.CPU, "checked": name, "sentence": sentence})
