@@ -4,7 +4,7 @@
     shelf.known("resnet18", "fashion_mnist").rows
 
 Runs of this machine go before shipped ones. Only those count that are of the checkpoint, the data and the engine that are here now, over the whole
-split; latencies of another machine are marked, unless their graph was timed on this one. One `Shelf` serves every session of the dashboard, so it is
+split. A graph's latency is the last that was measured of it on this machine; another machine's is marked. One `Shelf` serves every session, so it is
 guarded by a lock; `core.studies.study` makes reports from it. Imports no torch.
 """
 
@@ -28,7 +28,7 @@ from core.runtimes.timed import RUNTIMES
 from core.store import COMPLETE, Store
 from core.studies import gallery
 from core.studies.points import RUNTIMES as RATIOS
-from core.studies.points import latency, point
+from core.studies.points import latency, point, timing
 from core.work import Work
 
 
@@ -69,8 +69,7 @@ class Shelf:
         self._store, self._machine, self._lock, self._revision = store, machine, threading.Lock(), -1
         self._rows: dict[tuple, dict] = {}
         self._recipes: dict[str, Recipe] = {}  # by identity: parsing them all twice would take as long as drawing the chart
-        self._foreign: dict[tuple, Mapping] = {}  # results whose latency is another machine's
-        self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this one
+        self._timings: dict[tuple[str, str, str], dict] = {}  # what was timed on this machine
         self._beside: dict[tuple[str, str, str], dict] = {}  # and that in runtimes that no run comes with, by the graphs that runs name
         self._right: dict[str, np.ndarray] = {}
         self._current: dict[tuple[str, str], int] = {}
@@ -101,7 +100,7 @@ class Shelf:
         drawn = [row for row in rows if row["family"] != "Baseline" and row["identity"] not in self._apart]
         baseline = next((row for row in own if row["family"] == "Baseline"), None) or _from_runs(own)
         if baseline is not None and baseline["identity"] is None:
-            baseline |= self._timed_beside(baseline)
+            baseline |= self._timed(baseline)
         return Known(
             [row for row in drawn if row["model"] == model],
             baseline,
@@ -126,16 +125,16 @@ class Shelf:
             return
         changed = self._store.rows(kind="run", states=[COMPLETE], since=self._revision if self._revision >= 0 else None)
         timings = self._store.latencies(self._machine)
-        again = list(self._foreign.values()) if len(timings) > len(self._timings) else []  # a graph was timed here meanwhile
+        timed = timings != self._timings  # a graph, for the first time or again
         self._timings = timings
         in_order = sorted(timings.items(), key=lambda item: item[1].get("measured_at", 0.0))
         beside = {(*row["beside"], runtime): row for (_, _, runtime), row in in_order if "beside" in row}
-        news, self._beside = beside != self._beside, beside
-        for result in (*changed, *again):
+        self._beside = beside
+        if timed:
+            self._rows = {place: row | self._timed(row) for place, row in self._rows.items()}
+        for result in changed:
             self._add(result)
-        if news:
-            self._rows = {place: row | self._timed_beside(row) for place, row in self._rows.items()}
-        if changed or again or news:
+        if changed or timed:
             self._ties.clear()
         self._revision = revision
 
@@ -149,30 +148,25 @@ class Shelf:
         place = (result["model"], result["dataset"], result["split"], result["identity"])
         foreign = (result.get("machine") or {}).get("id") != self._machine
         known = self._rows.get(place)
-        if foreign and known is not None and place not in self._foreign:
+        if foreign and known is not None and not known["foreign"]:
             return  # what was measured here stays
-        timed = self._timed_here(result) if foreign else result
-        row = point(timed or result, elsewhere=foreign and timed is None)
+        row = point(result, elsewhere=foreign)
         row["identity"], row["baseline"], row["foreign"] = result.get("identity"), result.get("baseline"), foreign
         row["graph"] = (latency(result["metrics"]) or {}).get("signature")
         row["graphs"] = _graphs(result)
-        row |= self._timed_beside(row)
+        row |= self._timed(row)
         row["pictures"] = sum(step.epochs * step.images for step in recipe.steps if step.kind == TRAIN)
-        if foreign:
-            self._foreign[place] = result
-        else:
-            self._foreign.pop(place, None)
         self._rows[place], self._recipes[row["identity"]] = row, recipe
 
-    def _timed_here(self, result: Mapping) -> Mapping | None:
-        """A result of another machine with the latency that its graph has on this one, where that was measured."""
-        entry, base = latency(result["metrics"]), latency(result.get("baseline") or {})
-        if not entry or not base or "signature" not in entry or "signature" not in base:
-            return None
-        if (entry["signature"], base["signature"], entry["runtime"]) not in self._timings:
-            return None
-        keys = [(*graphs, runtime) for runtime, graphs in _graphs(result).items()]
-        return dict(result) | {"metrics": result["metrics"] | {"latencies": [self._timings[key] for key in keys if key in self._timings]}}
+    def _timed(self, row: Mapping) -> dict:
+        """The columns of a row that say its latency, from the last measurement of its graph on this machine, where there was one."""
+        graphs = row["graphs"]
+        if (*graphs.get(row["runtime"], ()), row["runtime"]) not in self._timings:
+            return self._timed_beside(row)
+        found = {runtime: self._timings[key] for runtime, each in graphs.items() if (key := (*each, runtime)) in self._timings}
+        said = timing({"latencies": list(found.values())})
+        kept = {} if row["elsewhere"] else {f"ratio_{name}": row[f"ratio_{name}"] for name, runtime in RATIOS.items() if runtime not in found}
+        return said | kept | {"elsewhere": False} | self._timed_beside(row)
 
     def _timed_beside(self, row: Mapping) -> dict:
         """Latency in the runtimes that no run comes with, of the graphs that a row names: a `ratio_` for each, and what was timed in `beside`."""

@@ -35,6 +35,7 @@ RUNTIMES = {
     "float32": "onnxruntime-float32", "int8": "onnxruntime-int8", "pytorch": "pytorch-float32", "litert": "litert-float32", "litert_int8": "litert-int8",
 }  # fmt: skip
 DISTURBED = "disturbed by other load"
+MOST_OF_LAYERS = 24  # characters of their patterns that a step in words has
 
 
 def family(recipe: Recipe) -> str:
@@ -96,10 +97,23 @@ def value_words(spec: Param, value: object) -> str:
 
 
 def step_words(step: Step) -> str:
-    """A step's title with its first number: `Prune weights 80 %`, `Distill, temperature 4`. Amounts of pictures are left out.
+    """A step's title with its first number, and its layers where they are chosen: `Prune weights 80 %`, `Quantize 4 bits on fc`, `Distill, temperature 4`.
 
-    A threshold that is set stands in place of the sparsity that it overrides.
+    A threshold that is set stands in place of the sparsity that it overrides. Amounts of pictures are left out.
     """
+    return _what(step) + _where(step)
+
+
+def _where(step: Step) -> str:
+    spec = next((spec for spec in params(type(step)) if spec.name == "layers"), None)
+    if spec is None or step.layers == spec.default:
+        return ""
+    if step.layers in ("all", "inner"):
+        return f" on {step.layers} layers"
+    return f" on {step.layers if len(step.layers) <= MOST_OF_LAYERS else step.layers[: MOST_OF_LAYERS - 1] + '…'}"
+
+
+def _what(step: Step) -> str:
     if getattr(step, "threshold", None) is not None:
         return f"{step.called} below {step.threshold:g}"
     for spec in params(type(step)):
@@ -139,14 +153,14 @@ def point(row: Mapping, *, state: str = MEASURED, elsewhere: bool = False) -> di
         "id": f"{row['model']}/{key}", "model": row["model"], "dataset": row["dataset"], "key": key, "recipe": row["recipe"],
         "words": words(recipe), "family": family(recipe), "state": state, "split": row.get("split", "validation"), "elsewhere": elsewhere,
         **{name: metrics.get(name) for name in FIGURES},
-        **_timing(metrics), "operators": metrics.get("graph"),
+        **timing(metrics), "operators": metrics.get("graph"),
         "gained": difference.get("top1"), "gained_low": difference.get("low"), "gained_high": difference.get("high"),
         "provenance": metrics.get("provenance", {}), "notes": metrics.get("notes", []),
         "machine": (row.get("machine") or {}).get("cpu"), "date": row.get("date"), "seconds": row.get("seconds") or {},
     }  # fmt: skip
 
 
-def _timing(metrics: Mapping) -> dict:
+def timing(metrics: Mapping) -> dict:
     """The columns of a point that say its latency."""
     stands, ratios = latency(metrics) or {}, {entry["runtime"]: entry.get("ratio") for entry in metrics.get("latencies") or []}
     found = {name: stands.get(name) for name in ("ratio", "ratio_low", "ratio_high", "ms_p10", "ms_p50", "ms_p90", "runtime")}
@@ -167,7 +181,7 @@ def unrest(timing: Mapping) -> str:
 
 def timed(point: Mapping, latencies: list[dict]) -> dict:
     """A preview's point with the latency that its run has measured by now."""
-    return dict(point) | _timing({"latencies": latencies})
+    return dict(point) | timing({"latencies": latencies})
 
 
 def indistinct(point: Mapping, low: str, high: str, nothing: float) -> bool:

@@ -18,8 +18,12 @@ TICKS = [digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5)]  
 
 
 def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) -> dict:
-    """The medians of the blocks of each run, a group a runtime. `runs` are (name, what `core.timing.timings.measure` gave or None), the baseline first."""
+    """The blocks of each run, a group a runtime. `runs` are (name, what `core.timing.timings.measure` gave or None), the baseline first.
+
+    A block stands at its ratio to the baseline's block beside it, times the baseline's median: a machine's pace changes between two measurements.
+    """
     data, shown = [], set()
+    pace = {name: cell["ms_p50"] for name, cell in (runs[0][1] or {"cells": {}})["cells"].items() if "blocks" in cell}
     for number, (name, found) in enumerate(runs):
         cells = [cell for cell in (found or {"cells": {}})["cells"].values() if "blocks" in cell]
         if cells:
@@ -27,7 +31,7 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
             shown |= set(titles)
             colour = theme.ink if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
             data.append({
-                "type": "box", "name": name, "uid": uid(f"box {number}"), "x": titles, "y": [block[0] for cell in cells for block in cell["blocks"]],
+                "type": "box", "name": name, "uid": uid(f"box {number}"), "x": titles, "y": [ms for cell in cells for ms in _at_pace(cell, pace)],
                 "boxpoints": "all", "jitter": 0.4, "pointpos": 0, "marker": {"size": 3, "color": colour}, "line": {"color": colour, "width": 1.4},
                 "hovertext": [_hover(name, cell) for cell in cells for _ in cell["blocks"]], "hovertemplate": "%{hovertext}<extra></extra>",
                 "hoveron": "points",
@@ -45,6 +49,12 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
             },
         },
     }  # fmt: skip
+
+
+def _at_pace(cell: Mapping, pace: Mapping[str, float]) -> list[float]:
+    """Milliseconds of each block; of the baseline's own graph, and before the baseline is known, as they were taken."""
+    of = pace.get(RUNTIMES.get(cell["runtime"]).reference)
+    return [mine if of is None or mine == beside else float(f"{mine / beside * of:.4g}") for mine, beside in cell["blocks"]]
 
 
 def _hover(name: str, cell: Mapping) -> str:

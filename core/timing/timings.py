@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -109,6 +109,22 @@ def measure(
     return found
 
 
+def shared(found: Sequence[Mapping | None]) -> list[Mapping | None]:
+    """The same answers, in which every graph has its newest measurement among them: one that was disturbed in one answer may be calm in a later one."""
+    newest: dict[tuple, Mapping] = {}
+    for each in found:
+        for name, cell in (each or {"cells": {}})["cells"].items():
+            graph = (name, cell.get("signature"))
+            if "signature" in cell and cell.get("measured_at", 0.0) >= newest.get(graph, {}).get("measured_at", 0.0):
+                newest[graph] = cell
+    return [each and {**each, "cells": {name: newest.get((name, cell.get("signature")), cell) for name, cell in each["cells"].items()}} for each in found]
+
+
+def is_own_graph(cell: Mapping) -> bool:
+    """Whether the graph is the uncompressed model's, which is timed once: then both sides of every block are one."""
+    return cell["ratio"] == cell["ratio_low"] == cell["ratio_high"] == 1.0
+
+
 def _profiles(name: str, subject, base, asked: Timings, turn, exclusive) -> tuple[list[dict], list[dict]]:
     """The operators of the subject's graph and, beside it, of the graph that its latency is compared with."""
     from core.timing.operators import operators
@@ -146,7 +162,7 @@ def reason(found: Mapping, runtime: str) -> str:
         rounding = _share_of_rounding(found, runtime)
         took = f"; rounding between layers takes {100 * rounding:.0f} % of the time, by the profile of its operators" if rounding else ""
         return f"Integer kernels save no time here{less}{took}."
-    if cell["ratio"] == cell["ratio_low"] == cell["ratio_high"] == 1.0:  # the baseline's own graph, which is timed once
+    if is_own_graph(cell):
         return _same_graph(kinds)
     if said == "faster":
         return f"The shapes are smaller: {share} are left." if fewer < 1 else f"It computes {share}."

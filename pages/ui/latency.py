@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import streamlit as st
 
@@ -15,8 +16,8 @@ from core.runtimes import litert
 from core.runtimes.timed import RUNTIMES
 from core.studies.letters import LETTERS
 from core.studies.points import words as recipe_words
-from core.timing import timing_charts
-from core.timing.timings import BATCHES, Timings, reason
+from core.timing import timing_charts, timings
+from core.timing.timings import BATCHES, Timings, is_own_graph, reason
 from core.work import Work
 from pages.ui import examine, follow, refusals, services, state, words
 from pages.ui.chart import THEME, chart
@@ -32,7 +33,8 @@ SECONDS_A_CELL = 1.6  # of one run in one runtime: an export, warming up, and th
 LITERT_HELP = "It runs TensorFlow Lite files, one picture a pass. Making one takes up to a minute, the first time a graph is timed."
 HELP = (
     "Timed in blocks that alternate with the uncompressed model’s, while nothing else computes. A ratio is the median of the paired ratios of block medians, "
-    "with its 95 % bootstrap interval; it is not distinguishable when that contains 1."
+    "with its 95 % bootstrap interval; it is not distinguishable when that contains 1. A box shows each block’s ratio times the uncompressed model’s median, "
+    "so that boxes of one runtime can be compared though the machine was slower for one of them; the table has the milliseconds as they were taken."
 )
 
 
@@ -49,7 +51,7 @@ def latency() -> None:
     with guard():
         view = state.view()
         runs = wanted(view)
-        looks = _looks(view, runs)
+        looks = _shared(_looks(view, runs))
         with st.container(key="latency"):
             with st.container(key="latency-runs", gap="xsmall"):
                 _controls(view, runs, looks)
@@ -99,6 +101,11 @@ def _looks(view: View, runs: list[Run]) -> list[Look]:
     if not busy and state.session().get("time-everywhere") == view.recipe.key():
         looks.append(_next_everywhere(view, runs[-1]))
     return looks
+
+
+def _shared(looks: list[Look]) -> list[Look]:
+    """A graph that several runs have was timed for each of them, at different moments: all show the last."""
+    return [dataclasses.replace(look, result=found) for look, found in zip(looks, timings.shared([look.result for look in looks]))]
 
 
 def _next_everywhere(view: View, run: Run) -> Look:
@@ -169,7 +176,7 @@ def _stop(row: dict) -> None:
 def _boxes(view: View, runs: list[Run], looks: list[Look]) -> None:
     pictures, threads = view.timed.batch, view.timed.thread_count
     many = f"{pictures} picture{'s' if pictures > 1 else ''} a pass, {threads} thread{'s' if threads > 1 else ''}"
-    said = f"Blocks of each run, <b>{many}</b>; measured on this machine, in turns with the uncompressed model."
+    said = f"Blocks of each run, <b>{many}</b>; measured on this machine in turns with the uncompressed model’s, and brought to its pace."
     st.html(f'<div class="sentence small" title="{HELP}">{said}</div>')
     pairs = [(run.name, look.result) for run, look in zip(runs, looks)]
     chart(
@@ -185,7 +192,7 @@ def _table(view: View, runs: list[Run], looks: list[Look]) -> str:
     for run, look in zip(runs, looks):
         cells = (look.result or {"cells": {}})["cells"]
         body += f'<tr><td title="{words.escape(run.name)}"><div class="clipped">{words.escape(run.name)}</div></td>'
-        body += "".join(f"<td>{_cell(cells.get(name), look)}</td>" for name in view.timed.runtimes) + "</tr>"
+        body += "".join(f"<td>{_cell(cells.get(name), look, run)}</td>" for name in view.timed.runtimes) + "</tr>"
         if run.recipe.steps and run is not runs[-1] and look.result:  # of the one at hand the list at the right says it
             body += _no_faster(look.result, 1 + len(view.timed.runtimes))
     return f'<table class="paper latencies"><thead><tr><th>ratio to the uncompressed model</th>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -201,16 +208,19 @@ def _no_faster(found: Mapping, columns: int) -> str:
     return f'<tr class="why"><td class="quiet" colspan="{columns}">{said}</td></tr>' if said else ""
 
 
-def _cell(cell: Mapping | None, look: Look) -> str:
+def _cell(cell: Mapping | None, look: Look, run: Run) -> str:
     if cell is None:
         return "…" if look.running else "–"
     if "refused" in cell:
         return f'<span class="quiet" title="{words.escape(cell["refused"])}">not possible</span>'
-    said = verdict(cell)
-    mark = ' <span class="tag wrong">disturbed</span>' if cell.get("disturbed") else ""
-    spread = f"({cell['ratio_low']:.2f}…{cell['ratio_high']:.2f})"
     figures = f"p50 {cell['ms_p50']:.3g} ms, p10–p90 {cell['ms_p10']:.3g}…{cell['ms_p90']:.3g}"
-    return f'<b>{cell["ratio"]:.2f} ×</b> {spread} {said}{mark}<div class="quiet">{figures}</div>'
+    mark = ' <span class="tag wrong">disturbed</span>' if cell.get("disturbed") else ""
+    if is_own_graph(cell):
+        said = "not distinguishable: the same graph" if run.recipe.steps else "the reference"
+        return f'<b>1.00 ×</b> {said}{mark}<div class="quiet">{figures}</div>'
+    beside = f"p50 {cell['ms_p50']:.3g} ms beside {median(block[1] for block in cell['blocks']):.3g}"
+    spread = f"({cell['ratio_low']:.2f}…{cell['ratio_high']:.2f})"
+    return f'<b>{cell["ratio"]:.2f} ×</b> {spread} {verdict(cell)}{mark}<div class="quiet" title="{figures}">{beside}</div>'
 
 
 def _troubles(view: View, runs: list[Run], looks: list[Look]) -> None:

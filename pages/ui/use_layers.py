@@ -40,12 +40,8 @@ def table(view: View, measured: Step, facts: dict | None) -> None:
 
 def targets(recipe: Recipe, measured: Step) -> dict[int, str]:
     """Position of a step that takes layers → its words; and the measured one, where the recipe has none of that name."""
-    found = {at: step_words(step) + _limited(step) for at, step in enumerate(recipe.steps) if hasattr(step, "layers")}
+    found = {at: step_words(step) for at, step in enumerate(recipe.steps) if hasattr(step, "layers")}
     return found if edits.find(recipe, measured.name) is not None else found | {ADD: f"Add: {measured.title}"}
-
-
-def _limited(step: Step) -> str:
-    return "" if step.layers == "all" else f" on {step.layers if len(step.layers) <= 24 else step.layers[:23] + '…'}"
 
 
 def chosen_for(recipe: Recipe, measured: Step, at: int, layers: str) -> Recipe:

@@ -97,6 +97,21 @@ def test_a_graph_that_was_timed_here_times_all_its_runs(store):
     assert rows["a"]["ratio"] == 0.5 and not rows["a"]["elsewhere"] and rows["b"]["elsewhere"]
 
 
+def test_a_graph_that_is_timed_again_has_its_new_latency_in_all_its_runs(store):
+    """Also in those of this machine, which came with the latency of their day."""
+    own = timed(result("resnet18", [PRUNE], 1, machine="here"), "a")
+    shelf = Shelf(store, [], "here")
+    store.complete(own["identity"], own)
+    before = shelf.known("resnet18", "fashion_mnist").rows[0]
+    key = {"signature": "a", "baseline_signature": "base", "machine_id": "here", "runtime": "onnxruntime-float32", "threads": 1, "batch": 1}
+    taken = {"runtime": "onnxruntime-float32", "threads": 1, "batch": 1, "ms_p10": 1.0, "ms_p50": 1.1, "ms_p90": 1.2, "ratio_low": 0.4, "ratio_high": 0.6}
+    for moment, ratio in ((1.0, 0.5), (2.0, 0.55)):
+        store.add_latencies([key | {"row": taken | {"ratio": ratio, "signature": "a", "measured_at": moment}, "measured_at": moment}])
+        after = shelf.known("resnet18", "fashion_mnist").rows[0]
+        assert after["ratio"] == after["ratio_float32"] == ratio and after["ms_p50"] == 1.1 and not after["elsewhere"]
+        assert {name for name in after if after[name] != before[name]} <= {name for name in after if name.startswith(("ratio", "ms_"))}
+
+
 def test_what_no_run_comes_with_is_found_by_the_graphs_that_runs_name(store):
     here = result("resnet18", TRIED[3], 1, machine="here")
     shelf = Shelf(store, [timed(result("resnet18", [PRUNE], 1), "a"), timed(result("resnet18", [REPAIR], 1), "b"), timed(here, "a")], "here")

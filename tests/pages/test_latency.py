@@ -68,8 +68,21 @@ def test_the_runs_their_ratios_and_why(notes):
     assert [trace["name"][:12] for trace in boxes["data"]] == ["Uncompressed", "A: Prune wei", "At hand: Pru"] and len(boxes["data"][0]["y"]) == 30
     assert [trace["x"] for trace in operators["data"]] == [[1.0], [1.0]]
     text = markup(page)
-    assert "<b>0.40 ×</b> (0.38…0.42) faster" in text and "<b>1.00 ×</b> (1.00…1.00) not distinguishable" in text and "not possible" in text
+    assert "<b>0.40 ×</b> (0.38…0.42) faster" in text and "p50 1 ms beside 2<" in text and "not possible" in text
+    assert text.count("<b>1.00 ×</b> the reference") == text.count("<b>1.00 ×</b> not distinguishable: the same graph") == 2
     assert "The shapes are smaller: 40 % of the multiply-adds are left." in text and "need &lt;8-bit&gt; weights" in text and "<8-bit>" not in text
+
+
+def test_what_was_timed_again_for_one_run_is_shown_of_all_that_have_its_graph(notes):
+    """The uncompressed model was disturbed when it was timed; the run at hand has its graph, and was calm."""
+    for steps, more in [([], {"measured_at": 1.0, "ms_p50": 2.28, "disturbed": True}), (PINNED, {"measured_at": 2.0, "ms_p50": 1.08})]:
+        found = measured(steps)
+        found["cells"][FLOAT32] |= {"signature": "g"} | more
+        keep(steps, found)
+    page = open_page(step=["magnitude_prune~sparsity~0.8", "quantize~weight_bits~4~clipping~mse", "calibrate_batchnorm"])
+    text = markup(page)
+    assert text.count("p50 1.08 ms") == 2 and "2.28" not in text and "disturbed" not in text
+    assert not [button.key for button in page.button if button.key == "time-again"]
 
 
 def test_a_pinned_run_that_is_no_faster_says_why_below_its_row(notes):

@@ -47,6 +47,21 @@ def test_words_carry_units():
     assert step_words(recipe({"step": "distill", "temperature": 8}).steps[0]) == "Distill, temperature 8"
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (BITS | {"layers": "fc"}, "Quantize 4 bits on fc"),
+        (PRUNE | {"layers": "layer1.*, fc"}, "Prune weights 80 % on layer1.*, fc"),
+        (BITS | {"layers": "layer1.0.conv1, layer1.0.conv2, fc"}, "Quantize 4 bits on layer1.0.conv1, layer1.…"),
+        ({"step": "magnitude_prune", "threshold": 0.01, "layers": "inner"}, "Prune weights below 0.01 on inner layers"),
+        ({"step": "binarize"}, "Binarize"),
+        ({"step": "binarize", "layers": "all"}, "Binarize on all layers"),
+    ],
+)
+def test_chosen_layers_stand_behind_the_step(step, said):
+    assert step_words(recipe(step).steps[0]).startswith(said)
+
+
 def test_every_step_has_words():
     for step_type in (kind for _, kind in STEPS.items()):
         assert step_words(step_type()).startswith(step_type.title)
