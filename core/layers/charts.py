@@ -40,7 +40,8 @@ def heat_map(result: Mapping, chosen: str | None = None, theme: Theme = Theme())
             "customdata": [[[layer] for _ in row] for layer, row in zip(layers, cells)],
             "text": [["" if value is None else _short(value) for value in row] for row in lost],
             "hovertext": [[_cell_words(layer, setting, cell) for setting, cell in zip(settings, row)] for layer, row in zip(layers, cells)],
-            "hovertemplate": "%{hovertext}<extra></extra>", **({"texttemplate": "%{text}", "textfont": {"size": 11}} if len(layers) <= WORDY else {}),
+            "hovertemplate": "%{hovertext}<extra></extra>",
+            **({"texttemplate": "%{text}", "textfont": {"size": 11, "color": theme.ink}} if len(layers) <= WORDY else {}),
             "colorscale": [[0, theme.grid], [1, LOST]], "zmin": 0, "zmax": math.sqrt(deepest), "xgap": 2, "ygap": 1,
             "colorbar": {
                 "thickness": 10, "outlinewidth": 0, "tickmode": "array", "ticktext": [str(points) for points in ticks],

@@ -5,6 +5,7 @@ Imports neither plotly nor torch.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 from core.charts import Theme
@@ -100,7 +101,7 @@ def figure(standing: Standing, theme: Theme = Theme()) -> dict:
     Levels of different data cannot be compared; what a method does to them can. Ours carry the 95 % interval of the paired difference.
     """
     paper, base = standing.paper, standing.paper.row(standing.paper.reference).published
-    titles = [_wrapped(line.row.title) for line in standing.lines]
+    titles = [_wrapped(line.row.title, 12 if len(standing.lines) > 4 else 20) for line in standing.lines]
     published = [line.row.published.top1 - base.top1 if line.row.published else None for line in standing.lines]
     here = [_gained(standing, line) for line in standing.lines]
     mark = {"type": "scatter", "mode": "markers"}
@@ -125,7 +126,10 @@ def figure(standing: Standing, theme: Theme = Theme()) -> dict:
         "layout": {
             "uirevision": paper.name, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": theme.ink, "size": 12},
             "margin": {"l": 58, "r": 12, "t": 34, "b": 44}, "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11.5}},
-            "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": titles, "range": [-0.5, len(titles) - 0.5], **line},
+            "xaxis": {
+                "type": "category", "categoryorder": "array", "categoryarray": titles, "range": [-0.5, len(titles) - 0.5], "tickangle": 0,
+                "tickfont": {"size": 11}, **line,
+            },
             "yaxis": {"title": {"text": "Accuracy, points"}, "zeroline": True, "zerolinecolor": theme.muted, "gridcolor": theme.grid},
             "hoverlabel": {"bgcolor": theme.paper, "bordercolor": theme.grid, "font": {"color": theme.ink, "size": 12}},
         },
@@ -138,7 +142,6 @@ def _gained(standing: Standing, line: Line) -> Mapping | None:
     return line.difference
 
 
-def _wrapped(title: str) -> str:
-    """A title of at most three words a line."""
-    words = title.split()
-    return "<br>".join(" ".join(words[at : at + 3]) for at in range(0, len(words), 3))
+def _wrapped(title: str, width: int) -> str:
+    """A title in lines of about so many characters, so that it stands upright below its place."""
+    return "<br>".join(textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False))

@@ -73,7 +73,9 @@ def curve(validation: Curve, test: Curve | None, lesson: Lesson) -> str:
     """What the curve says, as far as it is measured; the test split's word for it where that was asked."""
     best, alone = validation.best(), validation.spread(None)
     if best is None or alone is None or alone.count < len(SEEDS):
-        return '<span class="quiet">The curve is not measured yet for this student, training and data.</span>'
+        known = len(validation.alone) + sum(map(len, validation.taught.values()))
+        so_far = f"{known} run{'s' if known > 1 else ''} so far" if known else "not measured yet for this student, training and data"
+        return f'<span class="quiet">The curve is {so_far}; a temperature counts when all {len(SEEDS)} seeds are known, with the teacher and alone.</span>'
     taught = validation.spread(best)
     so_far = "" if all(len(validation.taught.get(temperature, {})) == len(SEEDS) for temperature in TEMPERATURES) else " of those measured so far"
     said = f"At the best temperature{so_far}, <b>{best:g}</b>, the student reaches {_spread(taught)}; alone {_spread(alone)}: {_gain(taught, alone)}."

@@ -95,6 +95,7 @@ def test_tables_and_charts_show_every_row(paper):
     assert len(rows) == len(paper.rows) and {len(row) for row in rows} == {len(titles)}
     drawn = figure(found[0])
     assert [len(trace["x"]) for trace in drawn["data"]] == [len(paper.rows)] * 2
+    assert len(paper.rows) <= 4 or max(len(line) for title in drawn["data"][0]["x"] for line in title.split("<br>")) <= 12, "titles stand upright side by side"
     json.dumps(drawn)
 
 

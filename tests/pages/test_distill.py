@@ -164,7 +164,8 @@ def test_words_about_overlapping_ranges():
     best = {seed: 80.0 + seed for seed in SEEDS}
     said = taught_words.curve(Curve({4: best}, {0: 79.0, 1: 80.0, 2: 81.5}), None, LESSON)
     assert "+0.83 points" in said and "overlap" in said and "measured so far" in said
-    assert "not measured" in taught_words.curve(Curve({4: best}, {0: 79.0}), None, LESSON)
+    assert f"{len(best) + 1} runs so far" in taught_words.curve(Curve({4: best}, {0: 79.0}), None, LESSON)
+    assert "not measured yet" in taught_words.curve(Curve({}, {}), None, LESSON) and "1 run so far" in taught_words.curve(Curve({}, {0: 79.0}), None, LESSON)
     worse = taught_words.curve(Curve({4: best}, dict.fromkeys(SEEDS, 90.0)), None, LESSON)
     assert "−9.00 points" in worse
 

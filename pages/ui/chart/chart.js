@@ -89,6 +89,7 @@ function make(root) {
       data.push(...tail);
       if (wanted.tall) layout.yaxis.range = [...wanted.tall];
       layout.font = { ...layout.font, family: table.$font };
+      layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: table.$muted, activecolor: table.$ink }; // by default a grey block on a clear paper
       keepZoom(layout);
       keepHidden(data);
       if (layout.xaxis && zoomed.has("xaxis") && close(layout.xaxis.range)) layout.xaxis.tickmode = "auto";
