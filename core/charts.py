@@ -50,7 +50,7 @@ SOLIDS = {  # the nearest of the few shapes that plotly.js has in three dimensio
 ELSEWHERE = "diamond-open"
 FRONT = "#0072B2"
 SIZE, SMALLEST, LARGEST = 10, 6, 20
-PALE, OUT = 0.42, 0.15  # opacities of what is dominated, and of what a budget rules out
+PALE, OUT = 0.55, 0.15  # opacities of what is dominated, and of what a budget rules out
 
 
 def figure(

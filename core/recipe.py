@@ -23,6 +23,7 @@ MAX_JSON_BYTES = 64 * 1024
 MAX_SEED = 2**31 - 1
 RANGE_PICTURES = 500  # calibration pictures that set the ranges of activations
 LARGEST = 2.0**53  # beyond every field's range; NaN and whole numbers too large for a float are outside it too
+RATES = (*(float(f"{lead}e{power}") for power in (-4, -3, -2) for lead in (1, 1.5, 2, 3, 5, 7)), 0.1, 0.15, 0.2)  # where a slider of learning rates stands
 
 # What a step does to the model; the order rules of `check_order` are stated in these words.
 SPARED = ("images", "epochs", "iterations", "passes")  # fields of which fewer are less work

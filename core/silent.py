@@ -6,7 +6,7 @@ import json
 
 from core.recipe import Step, params
 
-INSTEAD = {"sparsity": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
+INSTEAD = {"sparsity": "threshold", "scope": "threshold", "energy": "rank"}  # the field that stands in place of another where it is set
 SET = ()  # any of the other field's choices but none
 # the choices of another field without which a field says nothing; "step.field" where it is so in that step alone
 ONLY_WHERE = {

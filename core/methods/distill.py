@@ -9,7 +9,7 @@ from core.errors import BadField
 from core.hints import check as check_hints
 from core.memory.limit import check_limit, limited, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
-from core.recipe import TRAIN, Step, param, register
+from core.recipe import RATES, TRAIN, Step, param, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Distill(Step):
     targets: str = param("soft", choices=("soft", "hard"), help="Learn from the teacher's probabilities, or only from its best label.")
     hints: float = param(0.0, 0.0, 10.0, 0.1, later=True, help="Weight of the features before the classifier, to be like the teacher's; 0 leaves them out.")
     epochs: int = param(1, 1, 50, 1, help="Passes over the training pictures.")
-    learning_rate: float = param(0.01, 0.0001, 0.2, 0.0001, help="Peak of the one-cycle learning rate.")
+    learning_rate: float = param(0.01, stops=RATES, help="Peak of the one-cycle learning rate.")
     images: int = param(4000, 100, 60000, 100, unit="pictures", help="Training pictures used, at most what the dataset has.")
     checkpoint_activations: bool = recomputing_param()
     memory_limit: float | None = memory_limit_param()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from core.memory.limit import check_limit, limited, memory_limit_param, recomputing_param
 from core.methods.apply import applies, fits, training_batch
-from core.recipe import TRAIN, Step, param, register
+from core.recipe import RATES, TRAIN, Step, param, register
 
 
 @register
@@ -27,7 +27,7 @@ class Finetune(Step):
     kind: ClassVar[str] = TRAIN
 
     epochs: int = param(1, 1, 50, 1, help="Passes over the training pictures.")
-    learning_rate: float = param(0.01, 0.0001, 0.2, 0.0001, help="Peak of the one-cycle learning rate.")
+    learning_rate: float = param(0.01, stops=RATES, help="Peak of the one-cycle learning rate.")
     images: int = param(4000, 100, 60000, 100, unit="pictures", help="Training pictures used, at most what the dataset has.")
     checkpoint_activations: bool = recomputing_param()
     memory_limit: float | None = memory_limit_param()

@@ -40,13 +40,14 @@ _NAMES = {"grid": "a scale a group", "signs": "signs with a scale", "codebook": 
 
 @contextlib.contextmanager
 def refused(what: str, instead: str = "") -> Iterator[None]:
-    """What torch's exporter and ONNX Runtime raise of an operator that they lack, as one `BadInput`: `what` cannot be, that operator, and `instead`."""
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
+    """What torch's exporter and ONNX Runtime raise of an operator that they lack or that fails, as one `BadInput`: `what` cannot be, that, and `instead`."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException
 
     try:
         yield
-    except (torch.onnx.errors.OnnxExporterError, NotImplementedError, Fail, InvalidGraph, NotImplemented) as error:
+    except (torch.onnx.errors.OnnxExporterError, NotImplementedError, Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException) as error:
         said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip().partition("\n")[0])
+        said = said.partition(" Name:")[0]  # behind the operator, its node's name and a place in ONNX Runtime's own code
         raise BadInput(f"{what}: {' '.join(said.split())[:200].rstrip('. ') or type(error).__name__}{instead}.") from None
 
 

@@ -90,6 +90,7 @@ def _session(subject: Compressed, runtime: str, threads: int, batch: int):
     file, feed = onnx_file(subject, runtime), pictures(subject, batch)
     with refused(f"ONNX Runtime cannot run {subject.architecture.model}"):
         running = session(file, threads, batch, spinning=threads > 1)
+        running.run([LOGITS], feed)  # some graphs load, and fail only here
     return lambda: running.run([LOGITS], feed), len(file)
 
 

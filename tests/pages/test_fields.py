@@ -38,10 +38,11 @@ def test_every_field_is_a_widget_that_gives_what_it_takes(name):
         value, key = getattr(step, spec.name), f"f-{spec.name}"
         if key in sliders:
             found = sliders[key]
-            assert [found[fact] for fact in ("label", "help", "value", "low", "high", "step")] == [
-                spec.title, spec.help, value, spec.low, spec.high, spec.step
-            ]  # fmt: skip
-            assert spec.step and spec.low <= value <= spec.high
+            assert [found[fact] for fact in ("label", "help", "value")] == [spec.title, spec.help, value] and spec.low <= value <= spec.high
+            if spec.stops:
+                assert found["stops"] == list(spec.stops) and value in spec.stops
+            else:
+                assert [found[fact] for fact in ("low", "high", "step")] == [spec.low, spec.high, spec.step] and spec.step
             continue
         widget = widgets(page)[key if key in widgets(page) else f"{key}-on"]
         assert (widget.label, widget.help) == (spec.title, spec.help)

@@ -230,7 +230,7 @@ def test_a_learning_rate_that_leads_nowhere_fails_and_the_search_goes_on(notes, 
         page.run()
     page.run()
     assert not page.exception and asked_for(page, "step") == ["distill~learning_rate~0.1", "calibrate_batchnorm"]
-    assert "is learning rate 0.1, which keeps 92.00 % top-1 (1.00 MB); 0.1001 was refused (The loss became nan" in markup(page)
+    assert "is learning rate 0.1, which keeps 92.00 % top-1 (1.00 MB); 0.15 was refused (The loss became nan" in markup(page)
 
 
 def test_what_is_not_the_positions_fault_ends_that_search_too(notes, works):

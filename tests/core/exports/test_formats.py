@@ -204,6 +204,30 @@ def test_an_operator_that_onnxruntime_lacks_is_one_sentence():
         FORMATS.get("onnx").load(data)
 
 
+def failing_graph() -> bytes:
+    """An .onnx file that ONNX Runtime loads and cannot run: 7 numbers are to be made of a picture's."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    pictures = helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+    shape = numpy_helper.from_array(np.array([7], np.int64), "shape")
+    graph = helper.make_graph([helper.make_node("Reshape", ["pictures", "shape"], ["logits"], "odd")], "one", [pictures], [logits], [shape])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def test_a_graph_that_fails_only_while_it_runs_is_one_sentence(monkeypatch):
+    from core.metrics.latency import FLOAT32
+    from core.runtimes import timed
+
+    work = asked("onnx", "baseline").work
+    answer = FORMATS.get("onnx").load(failing_graph())
+    with pytest.raises(BadInput, match=r"^ONNX Runtime cannot run this file: [^:]*Reshape node; take safetensors instead\.$"):
+        answer(torch.zeros(2, 3, 8, 8))
+    monkeypatch.setattr(timed, "onnx_file", lambda *_: failing_graph())
+    with pytest.raises(BadInput, match=r"^ONNX Runtime cannot run five_layers: [^:]*Reshape node\.$"):
+        timed.RUNTIMES.get(FLOAT32).ready(engine.loaded(work.model, work.dataset, work.checkpoint.hash), 1, 1)
+
+
 @pytest.mark.skipif(FORMATS.get("tflite").missing() is not None, reason="LiteRT is not here")
 def test_an_operator_that_litert_lacks_is_one_sentence():
     from ai_edge_litert import schema_py_generated as schema
