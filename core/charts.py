@@ -210,7 +210,8 @@ def hover(row: Mapping, x: str) -> str:
             + (f" · activations {AXES['activation_bytes'].words(row['activation_bytes'])}" if row.get("activation_bytes") else "")
         )
     if row.get(ON_DEVICE):
-        lines.append(f"{row['device']}: {AXES[ON_DEVICE].words(row[ON_DEVICE])}, estimated; {row['device_validated']}")
+        error = f"median error {100 * row['device_error']:.0f} % on the host of its fit"
+        lines.append(f"{row['device']}: {AXES[ON_DEVICE].words(row[ON_DEVICE])}, estimated, {error}; {row['device_validated']}")
         if not row.get("device_fits", True):
             lines.append(f"Does not fit its flash and RAM: {row['device_limit']}")
     return "<br>".join(lines)

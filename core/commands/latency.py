@@ -18,7 +18,7 @@ def add(commands) -> None:
         "latency", help="measure how long a compressed model takes",
         description="Times a model after a recipe in every runtime, in blocks that alternate with the uncompressed model's, while nothing else computes.\n"
         "It is neither evaluated nor trained, unless training decides its shapes.",
-        epilog=f"Runtimes: {', '.join(RUNTIMES)}. Without --runtime, all but LiteRT, whose files take up to a minute to make and one picture a pass.\n"
+        epilog=f"Runtimes: {', '.join(RUNTIMES)}. Without --runtime, all but LiteRT, whose files, one for each batch size, take up to a minute to make.\n"
         "A graph that was timed on this machine before is not timed again.",
     )  # fmt: skip
     options.model_and_dataset(command)

@@ -119,7 +119,7 @@ def row(
     if known is None or (needs_blocks and ("blocks" not in known or _worth_another_try(known, recent))):
         for one, where in [(subject, entry), (base, RUNTIMES.get(entry.reference))][: 1 if mine == theirs else 2]:
             if where.prepare is not None:
-                where.prepare(one, turn)
+                where.prepare(one, batch, turn)
         with turn():
             candidate, file_bytes = entry.ready(subject, threads, batch)
         with turn():

@@ -1,4 +1,4 @@
-"""Converts a network to TensorFlow Lite in a process of its own: python -m core.runtimes.converter FOLDER float32|float16|int8 INPUT_SIZE PARENT
+"""Converts a network to TensorFlow Lite in a process of its own: python -m core.runtimes.converter FOLDER float32|float16|int8 INPUT_SIZE BATCH PARENT
 
 Reads network.safetensors (and calibration.npy) in the folder and writes model.tflite, in int8 on the grids that the network's file carries. The last line
 on standard error says why it did not. Started by `core.exports.tflite` alone, whose process number is PARENT. Imports next to nothing before it is bound
@@ -17,7 +17,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
-def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
+def main(folder: Path, numbers: str, input_size: int, batch: int, parent: int) -> None:
     _bound_to(parent)
     import numpy as np
     import torch
@@ -30,7 +30,7 @@ def main(folder: Path, numbers: str, input_size: int, parent: int) -> None:
     network = _as_convolutions(graphs.read(data), input_size)
     import litert_torch  # takes ten seconds
 
-    made = litert_torch.convert(network, (torch.zeros(1, 3, input_size, input_size),)).model_content()
+    made = litert_torch.convert(network, (torch.zeros(batch, 3, input_size, input_size),)).model_content()
     if numbers != FLOAT32:
         from core.runtimes.litert_ranges import ranges
 
@@ -90,4 +90,4 @@ def _bound_to(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6]))

@@ -26,7 +26,8 @@ LEVELS = 255  # between the least and the largest code of an int8 value
 def ranges(model: bytes, network: fx.GraphModule, grids: dict, pictures: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Name of a tensor → `min` and `max`, as ai-edge-quantizer takes them, for a float32 file made of `network`.
 
-    `grids["values"]` has the range [low, high] of a node of the network, `grids["weights"]` the scales (C,) of a layer's weight; pictures (n, 3, S, S).
+    `grids["values"]` has the range [low, high] of a node of the network, `grids["weights"]` the scales (C,) of a layer's weight; pictures (n, 3, S, S),
+    as many as whole passes of the file take.
     """
     opened = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
     opened.allocate_tensors()
@@ -42,18 +43,19 @@ def ranges(model: bytes, network: fx.GraphModule, grids: dict, pictures: np.ndar
 def _activations(opened: Interpreter, details: dict[int, dict], network: fx.GraphModule, grids: dict, pictures: np.ndarray) -> dict[int, tuple]:
     """Index → (low, high) of everything that the file computes in float32."""
     runner = opened.get_signature_runner()
-    (given,) = runner.get_input_details()
+    ((given, detail),) = runner.get_input_details().items()
+    batch = int(detail["shape"][0])
     outputs = {index for operator in opened._get_ops_details() for index in operator["outputs"]} | {detail["index"] for detail in opened.get_input_details()}
     tensors = [index for index in sorted(outputs) if index in details and details[index]["dtype"] is np.float32]
-    values, found = _values(network, pictures[:1], grids), dict.fromkeys(tensors, (0.0, 0.0))
+    values, found = _values(network, pictures[:batch], grids), dict.fromkeys(tensors, (0.0, 0.0))
     same = {}
-    for number, picture in enumerate(pictures):
-        runner(**{given: picture[None]})
+    for start in range(0, len(pictures), batch):
+        runner(**{given: pictures[start : start + batch]})
         for index in tensors:
             value = opened.get_tensor(index)
             value = value[np.abs(value) < LARGEST]
             found[index] = float(value.min(initial=found[index][0])), float(value.max(initial=found[index][1]))
-            if number == 0:
+            if start == 0:
                 same[index] = next((node for node, other in values.items() if _alike(np.sort(value), other)), None)
     return {index: tuple(grids.get(same[index], found[index])) for index in tensors}
 

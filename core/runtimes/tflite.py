@@ -47,8 +47,10 @@ def integer_network(subject: Compressed) -> bytes:
     return graphs.write(module, {"values": values, "weights": {path: layer.scale.tolist() for path, layer in layers.items()}})
 
 
-def converted(network: bytes, numbers: str, model: str, input_size: int, turn=contextlib.nullcontext, pictures: np.ndarray | None = None) -> bytes:
-    """A network in safetensors form → a .tflite file with these `numbers`. Raises `BadInput` with what the converter said.
+def converted(
+    network: bytes, numbers: str, model: str, input_size: int, turn=contextlib.nullcontext, pictures: np.ndarray | None = None, batch: int = 1
+) -> bytes:
+    """A network in safetensors form → a .tflite file with these `numbers`, for `batch` pictures a pass. Raises `BadInput` with what the converter said.
 
     int8 takes the network of `integer_network` and calibration `pictures` (n, 3, S, S) float32, which set the ranges that the grids leave open.
     """
@@ -60,7 +62,7 @@ def converted(network: bytes, numbers: str, model: str, input_size: int, turn=co
         if pictures is not None:
             np.save(folder / "calibration.npy", pictures)
         with (folder / "words").open("w+b") as words:
-            status = _run([sys.executable, "-m", "core.runtimes.converter", made, numbers, str(input_size), str(os.getpid())], words, turn)
+            status = _run([sys.executable, "-m", "core.runtimes.converter", made, numbers, str(input_size), str(batch), str(os.getpid())], words, turn)
             words.seek(0)
             said = words.read().decode(errors="replace").strip().splitlines()
         if status == 0:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RUNTIMES: Registry[Timed] = Registry("runtime")
 _FILES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # module → signature of its graph → the file; batches and threads share it
-NOISE = 4  # pictures that set what int8 ranges the grids leave open, in a file that is only timed
+NOISE = 4  # pictures, at least, that set what int8 ranges the grids leave open, in a file that is only timed
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Timed:
     `ready(subject, threads, batch)` gives a forward pass to be timed and the bytes of the file that runs it (None without a file); `refusal(subject, batch)`
     the sentence that says why it cannot, or None; `ready` raises `BadInput` with what is only seen there.
     `on_grids` says that the graph depends on which weights and activations have grids.
-    `prepare(subject, turn)`, where a runtime has it, makes the file before that and takes turns by itself: a minute of work, so that such a
+    `prepare(subject, batch, turn)`, where a runtime has it, makes the file before that and takes turns by itself: a minute of work, so that such a
     runtime is measured only when it is asked for by name. No run comes with its latencies, so that its rows name the graph `beside` it, by which runs are
     found. `missing()` is None when the runtime is here.
     """
@@ -50,7 +50,7 @@ class Timed:
     refusal: Callable[[Compressed, int], str | None] = lambda subject, batch: None
     on_grids: bool = False
     profiled: bool = False  # by `core.timing.operators`
-    prepare: Callable[[Compressed, Callable], object] | None = None
+    prepare: Callable[[Compressed, int, Callable], object] | None = None
     beside: str | None = None
     missing: Callable[[], NotHere | None] = lambda: None
 
@@ -126,34 +126,34 @@ def onnx_file(subject: Compressed, runtime: str) -> bytes:
     return files[graph]
 
 
-def tflite_file(subject: Compressed, runtime: str, turn=contextlib.nullcontext) -> bytes:
-    """A .tflite file of a subject's graph, converted once and kept. How long it takes does not depend on the values of its weights."""
-    files, graph = _FILES.setdefault(subject.module, {}), signature(subject, runtime)
+def tflite_file(subject: Compressed, runtime: str, batch: int = 1, turn=contextlib.nullcontext) -> bytes:
+    """A .tflite file of a subject's graph for so many pictures a pass, converted once and kept. How long it takes does not depend on the values of weights."""
+    files, graph = _FILES.setdefault(subject.module, {}), signature(subject, runtime, batch=batch)
     if graph not in files:
         path = kept.get("litert", f"{graph}.tflite")
-        files[graph] = path.read_bytes() if path else _converted(subject, runtime, turn)
+        files[graph] = path.read_bytes() if path else _converted(subject, runtime, batch, turn)
         if path is None:
             kept.put("litert", f"{graph}.tflite", files[graph])
     return files[graph]
 
 
-def _converted(subject: Compressed, runtime: str, turn) -> bytes:
+def _converted(subject: Compressed, runtime: str, batch: int, turn) -> bytes:
     from core.exports import formats, graphs
     from core.runtimes import tflite
 
     architecture, noise = subject.architecture, None
     with turn():
         if runtime == LITERT_INT8:
-            numbers, network, (noise,) = formats.INT8, tflite.integer_network(subject), pictures(subject, NOISE).values()
+            numbers, network, (noise,) = formats.INT8, tflite.integer_network(subject), pictures(subject, batch * -(-NOISE // batch)).values()
         else:
             numbers, network = formats.FLOAT32, graphs.write(graphs.flat(subject.module, subject.architecture.input_size))
-    return tflite.converted(network, numbers, architecture.model, architecture.input_size, turn, noise)
+    return tflite.converted(network, numbers, architecture.model, architecture.input_size, turn, noise, batch)
 
 
-def _litert_pass(subject: Compressed, runtime: str, threads: int):
-    file = tflite_file(subject, runtime)
+def _litert_pass(subject: Compressed, runtime: str, threads: int, batch: int):
+    file = tflite_file(subject, runtime, batch)
     opened = litert.interpreter(file, threads)
-    (given,), (noise,) = opened.get_input_details(), pictures(subject, 1).values()
+    (given,), (noise,) = opened.get_input_details(), pictures(subject, batch).values()
 
     def call() -> None:
         opened.set_tensor(given["index"], noise)
@@ -162,21 +162,16 @@ def _litert_pass(subject: Compressed, runtime: str, threads: int):
     return call, len(file)
 
 
-def _one_picture(_subject: Compressed, batch: int) -> str | None:
-    return None if batch == 1 else "A TensorFlow Lite file takes one picture a pass; LiteRT is measured with a batch of 1."
-
-
 RUNTIMES.add(FLOAT32, Timed(FLOAT32, "ONNX Runtime, float32", "onnxruntime", FLOAT32, _float32, profiled=True))
 RUNTIMES.add(INT8, Timed(INT8, "ONNX Runtime, int8", "onnxruntime", FLOAT32, _int8, _no_int8, on_grids=True, profiled=True))
 RUNTIMES.add(EAGER, Timed(EAGER, "PyTorch, eager", "torch", EAGER, _eager))
 _LITERT = {"package": "ai-edge-litert", "reference": LITERT, "missing": litert.missing}
 RUNTIMES.add(LITERT, Timed(
-    LITERT, "LiteRT, float32", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT, threads), refusal=_one_picture,
-    prepare=lambda subject, turn: tflite_file(subject, LITERT, turn), beside=FLOAT32, **_LITERT,
+    LITERT, "LiteRT, float32", ready=lambda subject, threads, batch: _litert_pass(subject, LITERT, threads, batch),
+    prepare=lambda subject, batch, turn: tflite_file(subject, LITERT, batch, turn), beside=FLOAT32, **_LITERT,
 ))  # fmt: skip
 RUNTIMES.add(LITERT_INT8, Timed(
-    LITERT_INT8, "LiteRT, int8", ready=lambda subject, threads, _batch: _litert_pass(subject, LITERT_INT8, threads), on_grids=True,
-    refusal=lambda subject, batch: _no_int8(subject, batch) or _one_picture(subject, batch),
-    prepare=lambda subject, turn: tflite_file(subject, LITERT_INT8, turn), beside=INT8, **_LITERT,
+    LITERT_INT8, "LiteRT, int8", ready=lambda subject, threads, batch: _litert_pass(subject, LITERT_INT8, threads, batch), refusal=_no_int8, on_grids=True,
+    prepare=lambda subject, batch, turn: tflite_file(subject, LITERT_INT8, batch, turn), beside=INT8, **_LITERT,
 ))  # fmt: skip
 USUAL = tuple(name for name, entry in RUNTIMES.items() if entry.prepare is None)

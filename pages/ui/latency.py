@@ -10,6 +10,7 @@ from statistics import median
 import streamlit as st
 
 from core.errors import ParetoscopeError
+from core.machine import machine
 from core.metrics.latency import verdict
 from core.recipe import Recipe
 from core.runtimes import litert
@@ -30,7 +31,7 @@ from pages.ui.timed_at import TimedAt, everywhere
 FRAGMENT = "latency"
 AGAIN = 0.7  # seconds between two looks at what is under way
 SECONDS_A_CELL = 1.6  # of one run in one runtime: an export, warming up, and the blocks
-LITERT_HELP = "It runs TensorFlow Lite files, one picture a pass. Making one takes up to a minute, the first time a graph is timed."
+LITERT_HELP = "It runs TensorFlow Lite files, one for each number of pictures a pass. Making one takes up to a minute, the first time a graph is timed."
 HELP = (
     "Timed in blocks that alternate with the uncompressed model’s, while nothing else computes. A ratio is the median of the paired ratios of block medians, "
     "with its 95 % bootstrap interval; it is not distinguishable when that contains 1. A box shows each block’s ratio times the uncompressed model’s median, "
@@ -176,7 +177,8 @@ def _stop(row: dict) -> None:
 def _boxes(view: View, runs: list[Run], looks: list[Look]) -> None:
     pictures, threads = view.timed.batch, view.timed.thread_count
     many = f"{pictures} picture{'s' if pictures > 1 else ''} a pass, {threads} thread{'s' if threads > 1 else ''}"
-    said = f"Blocks of each run, <b>{many}</b>; measured on this machine in turns with the uncompressed model’s, and brought to its pace."
+    where = f"this machine’s CPU ({words.escape(machine()['cpu'])})"
+    said = f"Blocks of each run, <b>{many}</b>; measured on {where} in turns with the uncompressed model’s, and brought to its pace."
     st.html(f'<div class="sentence small" title="{HELP}">{said}</div>')
     pairs = [(run.name, look.result) for run, look in zip(runs, looks)]
     chart(

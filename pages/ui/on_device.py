@@ -18,7 +18,9 @@ def wanted(view: View) -> bool:
 
 
 class Device:
-    """Adds `device_ms`, `device` and `device_validated` to rows whose graphs are known; each graph is estimated once.
+    """Adds `device_ms`, `device`, `device_error` (of the estimator, a share) and `device_validated` to rows whose graphs are known.
+
+    Each graph is estimated once.
 
     `device_fits` says whether the row's file and activations fit there, `device_limit` the tighter limit in words.
     """
@@ -46,4 +48,4 @@ class Device:
 
     def _estimated(self, graph: Graph) -> dict:
         answer = estimates.for_device(self.device, graph, lines=self.lines)
-        return {ON_DEVICE: answer.ms, "device": self.device.title, "device_validated": answer.validated}
+        return {ON_DEVICE: answer.ms, "device": self.device.title, "device_error": answer.fit.median_error, "device_validated": answer.validated}

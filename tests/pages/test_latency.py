@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.keeping import kept
+from core.machine import machine
 from core.metrics.latency import EAGER, FLOAT32, INT8
 from core.recipe import Recipe
 from core.runtimes.timed import RUNTIMES
@@ -70,6 +71,7 @@ def test_the_runs_their_ratios_and_why(notes):
     text = markup(page)
     assert "<b>0.40 ×</b> (0.38…0.42) faster" in text and "p50 1 ms beside 2<" in text and "not possible" in text
     assert text.count("<b>1.00 ×</b> the reference") == text.count("<b>1.00 ×</b> not distinguishable: the same graph") == 2
+    assert f"measured on this machine’s CPU ({machine()['cpu']})" in text
     assert "The shapes are smaller: 40 % of the multiply-adds are left." in text and "need &lt;8-bit&gt; weights" in text and "<8-bit>" not in text
 
 
