@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core import engine
+from core.datasets import DATASETS
 from core.studies import gallery
 from core.work import Work
 
