@@ -33,10 +33,13 @@ def write_folder(root: Path, side: int, splits: dict[str, int], classes: tuple[s
     return root
 
 
+def preparation(resize: int, crop: int) -> transforms.Compose:
+    return transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+
 def loader(folder: Path, resize: int, crop: int, shuffle: bool = False) -> DataLoader:
     """As anybody reads such a folder with torchvision."""
-    steps = [transforms.Resize(resize), transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    pictures = torchvision.datasets.ImageFolder(str(folder), transforms.Compose(steps))
+    pictures = torchvision.datasets.ImageFolder(str(folder), preparation(resize, crop))
     return DataLoader(pictures, batch_size=32, shuffle=shuffle, generator=torch.Generator().manual_seed(0))
 
 
@@ -53,6 +56,13 @@ def trained(root: Path, resize: int, crop: int, epochs: int = 6) -> nn.Module:
             nn.functional.cross_entropy(model(x), labels).backward()
             optimizer.step()
     return model.eval()
+
+
+def labels(model: nn.Module, pictures: list[Path], resize: int, crop: int) -> list[str]:
+    """What plain torch answers to each file: the name of a class folder."""
+    read = preparation(resize, crop)
+    with torch.no_grad():
+        return [f"digit-{CLASSES[int(model(read(Image.open(path).convert('RGB'))[None]).argmax())]}" for path in pictures]
 
 
 def accuracy(model: nn.Module, folder: Path, resize: int, crop: int) -> float:
