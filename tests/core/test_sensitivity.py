@@ -42,6 +42,8 @@ def run_of(question: Sensitivity, layer: str, value) -> engine.Result | str:
         ("share_weights", (4,), {}), ("quantize", (3, 2), {"granularity": "tensor"}), ("quantize", (4,), {"activation_bits": 4}),
         ("quantize", (4, 3), {"activation_bits": 5, "activation_scale": "dynamic"}), ("binarize", ("channel",), {"activations": True}),
         ("binarize", ("tensor",), {}), ("factorize", (0.6,), {}), ("channel_prune", (0.5,), {"importance": "l2", "round_to": 1}),
+        ("entropy_prune", (0.6,), {"granularity": "filter", "images": 64}), ("entropy_prune", (0.8,), {"granularity": "weight"}),
+        ("contribution_prune", (0.5,), {"images": 64}), ("ternarize", ("channel",), {}), ("cast", ("float8",), {}), ("mixed_precision", (3.0,), {"images": 40}),
     ],
 )  # fmt: skip
 def test_every_cell_is_what_a_run_of_its_own_measures(five_layer_checkpoint, name, values, fields):
