@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.datasets import load
-from core.foretold import foretold, takes_long
+from core.foretold import Foretelling
 from core.keeping import kept
 from core.machine import machine
 from core.recipe import GRID, TRAIN
@@ -45,7 +45,7 @@ class Hooks:
     exclusive: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     report: Callable[[dict], None] = lambda event: None
     book: object | None = None
-    foretells: bool = False  # what steps behind a long one will note
+    foretells: bool = False  # whether it reports what steps behind long ones will note
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ def compress(work: Work, hooks: Hooks = Hooks(), on_shapes: Callable[[Compressed
     dataset = load(work.dataset)
     steps, (subject, first) = work.recipe.steps, _start(work)
     settled = max(first, work.recipe.shaping())
-    long = next((number for number in range(first, len(steps)) if takes_long(steps[number])), None)
+    ahead = Foretelling(work, first, dataset, hooks.turn)
     for number in range(first, len(steps)):
         if number == settled:
             on_shapes(subject)
-        if hooks.foretells and number == long and (expected := foretold(work, number, subject, dataset, hooks.turn)):
+        if hooks.foretells and (expected := ahead.before(number, subject)):
             hooks.report({"notes": expected})
         hooks.report({"stage": _stage(steps[number]), "fraction": COMPRESS_SHARE * number / len(steps)})
         told = len(subject.notes)

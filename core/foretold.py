@@ -1,13 +1,14 @@
 """What steps behind a training will note, told before it: pruning that empties a layer, clusters beyond the distinct weights that are left.
 
 The steps that prune are applied to a copy of the network as it is, one after the other, by a few calibration pictures; nothing but the copy
-changes. Asked by `core.engine` before the first step that takes long; imports torch inside functions.
+changes. Asked by `core.engine` before the first step that takes long, and the first behind each structural step; imports torch inside functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.arithmetic import pruning
@@ -31,6 +32,30 @@ def takes_long(step: Step) -> bool:
     return step.kind == TRAIN or step.looks > MOST_LOOKS or hasattr(step, "iterations")
 
 
+@dataclass(frozen=True)
+class Foretelling:
+    """What is told ahead in the course of one run that goes on from step number `first`, each sentence once."""
+
+    work: Work
+    first: int
+    dataset: Dataset
+    turn: Callable[[], AbstractContextManager]
+    told: list[str] = field(default_factory=list)
+
+    def before(self, number: int, subject: Compressed) -> list[str]:
+        """What is to be told when step `number` is about to change `subject`; nothing where another step is the first long one of its stretch.
+
+        A stretch ends with a structural step, which an earlier look could not see beyond.
+        """
+        steps = self.work.recipe.steps
+        start = max((at + 1 for at in range(self.first, number) if steps[at].kind == STRUCTURE), default=self.first)
+        if not takes_long(steps[number]) or any(map(takes_long, steps[start:number])):
+            return []
+        said = [note for note in foretold(self.work, number, subject, self.dataset, self.turn) if note not in self.told]
+        self.told.extend(said)
+        return said
+
+
 def foretold(work: Work, first: int, subject: Compressed, dataset: Dataset, turn: Callable[[], AbstractContextManager]) -> list[str]:
     """What the steps of the recipe from number `first` on will note, as `subject`, which the steps before them have made, tells it; it stays as it is.
 
@@ -42,10 +67,11 @@ def foretold(work: Work, first: int, subject: Compressed, dataset: Dataset, turn
     fresh = bool(steps) and steps[0].first and not any(step.kind == TRAIN for step in steps[:first])
     with turn():
         copy = Compressed(clone(subject.module), subject.architecture, dict(subject.weights), dict(subject.activations))
-    room = _room(steps[first:], copy, dataset)
+    end = next((number for number, step in enumerate(steps) if number >= first and step.kind == STRUCTURE), len(steps)) + 1
+    room = _room(steps[first:end], copy, dataset)
     said: list[str] = []
     trained = False
-    for number, step in enumerate(steps[first:], first):
+    for number, step in enumerate(steps[first:end], first):
         context = Context.of(work, number, dataset, PICTURES // step.looks if step.kind == PRUNE else GRID_PICTURES, turn)
         with turn():
             found = notes(step, copy)
@@ -54,12 +80,10 @@ def foretold(work: Work, first: int, subject: Compressed, dataset: Dataset, turn
             looked = step.looks <= MOST_LOOKS and passes <= room and not (fresh and hasattr(step, "goes_by"))
             room -= passes if looked else 0
             found += _pruned(step, copy, context, looked)
-        elif step.kind == GRID and any(hasattr(later, "clusters") for later in steps[number + 1 :]):  # whose number its distinct values may be below
+        elif step.kind == GRID and any(hasattr(later, "clusters") for later in steps[number + 1 : end]):  # whose number its distinct values may be below
             apply(step, copy, context)
         said += found if trained or takes_long(step) else []
         trained = trained or step.kind == TRAIN
-        if step.kind == STRUCTURE:
-            break
     return said
 
 

@@ -12,7 +12,7 @@ import torch
 from core import engine, training
 from core.arithmetic import pruning
 from core.datasets import load
-from core.foretold import foretold
+from core.foretold import Foretelling, foretold
 from core.recipe import Recipe
 from core.weights import Compressed, Weight
 from core.work import Work
@@ -147,7 +147,7 @@ def test_one_codebook_for_all_counts_the_weights_of_all():
     assert len(told(TRAIN, few, step("share_weights", clusters=256, scope="model"))) == 2
 
 
-def test_nothing_is_told_of_what_fits_or_lies_behind_a_step_that_changes_shapes():
+def test_a_look_tells_nothing_of_what_fits_or_lies_behind_a_step_that_changes_shapes():
     assert told(TRAIN, step("magnitude_prune", sparsity=0.5), step("gradient_prune", sparsity=0.6), step("share_weights", clusters=16)) == []
     assert told(TRAIN, step("channel_prune"), TRAIN, step("magnitude_prune", threshold=10.0)) == []
 
@@ -174,22 +174,67 @@ def test_looking_changes_nothing():
     assert torch.equal(drawn[0], torch.get_rng_state()) and (drawn[1] == np.random.get_state()[1]).all()
 
 
-def test_a_run_tells_before_its_training_and_is_the_same_run(home, monkeypatch, tmp_path):
+@pytest.mark.parametrize("earlier", [(), (TRAIN, step("channel_prune", sparsity=0.25))])
+def test_a_run_tells_before_its_training_and_is_the_same_run(home, monkeypatch, tmp_path, earlier):
     five_layers.checkpoint()
-    asked = work(TRAIN, step("gradient_prune", threshold=10.0, layers="fc"))
+    asked = work(*earlier, TRAIN, step("gradient_prune", threshold=10.0, layers="fc"))
+    trainings = sum(each == TRAIN for each in earlier) + 1
     events: list = []
     fit = training.fit
     monkeypatch.setattr("core.training.fit", lambda *args, **kwargs: (events.append("training"), fit(*args, **kwargs)))
     with_look = engine.run(asked, report=events.append, artifact=tmp_path / "with")
-    said = [note for event in events[: events.index("training")] for note in event.get("notes", ())]
+    assert events.count("training") == trainings
+    last = max(number for number, event in enumerate(events) if event == "training")
+    said = [note for event in events[:last] if event != "training" for note in event.get("notes", ()) if " sets " in note]
     assert said == ["gradient_prune sets every weight of fc to zero, unless training raises the score of some to 10."]
 
     monkeypatch.setattr("core.keeping.prefixes.recall", lambda key: None)  # trained again, without a look
-    monkeypatch.setattr("core.engine.foretold", lambda *_: [])
+    monkeypatch.setattr("core.foretold.foretold", lambda *_: [])
     without = engine.run(asked, artifact=tmp_path / "without")
-    assert events.count("training") == 2
+    assert events.count("training") == 2 * trainings
     assert with_look.identity == without.identity and (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
     assert with_look.metrics["notes"] == without.metrics["notes"] and said[0] not in without.metrics["notes"]
+
+
+EMPTIES = step("magnitude_prune", threshold=10.0, layers="fc")
+EMPTIED = "magnitude_prune sets every weight of fc to zero, unless training raises the absolute value of some to 10."
+MORE = step("gradient_prune", threshold=10.0, layers="fc")
+MORE_EMPTIED = "gradient_prune sets every weight of fc to zero, unless training raises the score of some to 10."
+REMOVE, SPLIT = step("channel_prune", sparsity=0.25), step("factorize", energy=0.9, layers="features.3")
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([TRAIN, REMOVE, TRAIN, EMPTIES], [[], [EMPTIED]]),
+        ([TRAIN, REMOVE, SPLIT, TRAIN, TRAIN, EMPTIES], [[], [EMPTIED], []]),
+        ([TRAIN, REMOVE, TRAIN, SPLIT, TRAIN, EMPTIES], [[], [], [EMPTIED]]),
+        ([TRAIN, EMPTIES, REMOVE, TRAIN, MORE, EMPTIES], [[EMPTIED], []]),  # by now nothing is left of it
+        ([TRAIN, EMPTIES | {"layers": "features.0"}, SPLIT, TRAIN, MORE], [[EMPTIED.replace("fc", "features.0")], [MORE_EMPTIED]]),
+        ([REMOVE, TRAIN, EMPTIES, TRAIN, MORE], [[EMPTIED], []]),
+        ([TRAIN, REMOVE, TRAIN], [[], []]),
+    ],
+    ids=lambda value: " ".join(each["step"] for each in value) if isinstance(value[0], dict) else "",
+)
+def test_every_training_is_preceded_by_what_can_be_known_then(home, monkeypatch, steps, said):
+    five_layers.checkpoint()
+    events: list = []
+    monkeypatch.setattr("core.training.fit", lambda *args, **kwargs: events.append("training"))
+    engine.compress(work(*steps), engine.Hooks(report=events.append, foretells=True))
+    heard: list[list[str]] = [[]]
+    for event in events:
+        heard += [[]] if event == "training" else []
+        heard[-1] += [note for note in event["notes"] if " sets " in note] if "notes" in event else []
+    assert heard == [*said, []]
+
+
+def test_a_sentence_about_two_steps_is_told_once(monkeypatch):
+    monkeypatch.setattr("core.foretold.foretold", lambda _work, number, *_: ["alike", f"before {number}"])
+    asked = work(TRAIN, REMOVE, TRAIN, SPLIT, TRAIN, TRAIN)
+    ahead = Foretelling(asked, 0, load("digits"), contextlib.nullcontext)
+    assert [ahead.before(number, start(asked)) for number in range(6)] == [["alike", "before 0"], [], ["before 2"], [], ["before 4"], []]
+    kept = Foretelling(asked, 3, load("digits"), contextlib.nullcontext)
+    assert [kept.before(number, start(asked)) for number in (3, 4, 5)] == [[], ["alike", "before 4"], []]
 
 
 def test_what_is_kept_of_the_training_is_not_looked_ahead_of(home, monkeypatch):
@@ -197,7 +242,7 @@ def test_what_is_kept_of_the_training_is_not_looked_ahead_of(home, monkeypatch):
     asked = work(TRAIN, step("magnitude_prune", threshold=10.0, layers="fc"))
     engine.compress(asked)
     events: list[dict] = []
-    monkeypatch.setattr("core.engine.foretold", lambda *_: pytest.fail("nothing takes long any more"))
+    monkeypatch.setattr("core.foretold.foretold", lambda *_: pytest.fail("nothing takes long any more"))
     engine.compress(asked, engine.Hooks(report=events.append))
     assert [note[:35] for event in events for note in event.get("notes", ())] == ["magnitude_prune set every weight of"]
 
