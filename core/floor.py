@@ -4,7 +4,7 @@
     floor = search(vary, 91.0, measure)  # measure(recipe) → metrics
 
 The positions of a field of which one end is harder are bisected from mild to hard, so n of them take at most ⌈log2(n + 1)⌉ evaluations. Accuracy
-is only nearly monotone: whatever is found, its two neighbouring positions were measured, one holds and the next fails. Along other fields
+is only nearly monotone: whatever is found, its two neighbouring positions were measured, one holds and the next fails, or is refused. Along other fields
 (temperature, learning rate) it may rise and fall: `highest` looks at the top, at the recipe's own value and at the bottom, and bisects above what
 holds. Positions are not chosen by what happens to be measured already, so that a question that is asked again is answered from the store.
 Called by `core.commands.floor` and, one look at a time, by the explorer. Measures nothing itself; imports no torch.
@@ -17,9 +17,9 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import core.methods  # noqa: F401  (registers the steps)
 from core.errors import BadField, BadInput, BadRecipe
@@ -32,7 +32,6 @@ ALIKE = {"memory_limit": "it limits memory and leaves the accuracy as it is"}  #
 NUMBERS = (int, float)  # what can be varied; yes or no is neither
 FORM = re.compile(r"([^.#]+)(?:#([0-9]{1,3}))?\.([^.#]+)")
 
-Position = TypeVar("Position")
 Metrics = Mapping[str, Any]
 
 
@@ -246,19 +245,6 @@ def _kept(seen: Mapping) -> float:
     return -1.0 if seen["top1"] is None else seen["top1"]
 
 
-def bracket(positions: Sequence[Position], holds: Callable[[Position], bool], held: dict[int, bool] | None = None) -> tuple[Position | None, Position | None]:
-    """The last position that holds and the next, which fails; None in place of the one where there is none.
-
-    `positions` go from mild to hard. Where `holds` is not monotone, this is one of the places where it changes from true to
-    false. `held` may have answers from before, by number, and is given the new ones.
-    """
-    held = {} if held is None else held
-    while (at := probe(len(positions), held)) is not None:
-        held[at] = holds(positions[at])
-    last, beyond = pair(held)
-    return None if last is None else positions[last], None if beyond is None else positions[beyond]
-
-
 def search(
     vary: Vary,
     min_top1: float,
@@ -272,57 +258,45 @@ def search(
     95 % Wilson interval excludes `min_top1`, they stand for the position, unless it is one of the pair. Both positions of
     the pair are measured on all; where that contradicts a screen, the search goes on. `report` is told the value that is
     looked at next, its number, and how many there will be, if no screen is contradicted. Where accuracy need not fall steadily there
-    is no screen: what a position keeps decides where to look next, and that must be the same when the question is asked again. There a position fails as well
-    where `measure` raises `BadInput`, such as a learning rate at which training comes to no numbers.
+    is no screen: what a position keeps decides where to look next, and that must be the same when the question is asked again. A position fails as well
+    where either raises `BadInput`, such as a learning rate at which training comes to no numbers; any other error ends the search.
     """
-    if not vary.steady:
-        return _search_highest(vary, min_top1, measure, report)
-    held: dict[int, bool] = {}
-    measured: dict[int, dict] = {}
+    seen: dict[int, dict] = {}  # by number, the last look at a position
+    final: set[int] = set()  # what no longer look would change
     looks: list[dict] = []
 
-    def look(at: int, metrics: Metrics) -> dict:
-        looks.append(evaluation(vary.positions[at], metrics, min_top1))
-        return looks[-1]
-
-    def confirm(at: int) -> bool:
-        measured[at] = look(at, measure(vary.recipe_at(vary.positions[at])))
-        return measured[at]["holds"]
-
-    def holds(at: int) -> bool:
-        report(vary.positions[at], len(held) + 1, most_probes(len(vary.positions)))
-        seen = screen(vary.recipe_at(vary.positions[at]))
-        if seen is not None:
-            look(at, seen)
-            if not seen["top1_low"] <= min_top1 <= seen["top1_high"]:
-                return seen["top1_low"] > min_top1
-        return confirm(at)
-
-    while True:
-        last, beyond = bracket(range(len(vary.positions)), holds, held)
-        unsure = [at for at in (last, beyond) if at is not None and at not in measured]
-        if not unsure:
-            break
-        report(vary.positions[unsure[0]], len(held), most_probes(len(vary.positions)))
-        held[unsure[0]] = confirm(unsure[0])
-    return {
-        "recipe": None if last is None else vary.recipe_at(vary.positions[last]).to_json(),
-        "holds": measured.get(last), "fails": measured.get(beyond), "evaluations": looks,
-    }  # fmt: skip
-
-
-def _search_highest(vary: Vary, min_top1: float, measure: Callable[[Recipe], Metrics], report: Callable[[object, int, int], None]) -> dict:
-    seen: dict[int, dict] = {}
-    while (at := vary.next_look(seen)) is not None:
+    def look(at: int, metrics_of: Callable[[Recipe], Metrics | None]) -> bool:
+        """Whether there is nothing more to ask about this position, as far as this look tells."""
         value = vary.positions[at]
-        report(value, len(seen) + 1, vary.most_looks)
         try:
-            seen[at] = evaluation(value, measure(vary.recipe_at(value)), min_top1)
+            metrics = metrics_of(vary.recipe_at(value))
         except BadInput as error:
             seen[at] = refusal(value, str(error))
+            final.add(at)
+        else:
+            if metrics is None:
+                return False
+            seen[at] = evaluation(value, metrics, min_top1)
+        looks.append(seen[at])
+        return at in final or not seen[at]["top1_low"] <= min_top1 <= seen[at]["top1_high"]
+
+    def tell(at: int, number: int) -> None:
+        report(vary.positions[at], number, vary.most_looks)
+
+    while True:
+        if (at := vary.next_look(seen)) is not None:
+            tell(at, len(seen) + 1)
+            if vary.steady and look(at, screen):
+                continue
+        elif (at := next((each for each in pair(_held(seen)) if each is not None and each not in final), None)) is not None:
+            tell(at, len(seen))
+        else:
+            break
+        final.add(at)
+        look(at, measure)
     holds, fails = vary.found(seen)
     recipe = None if holds is None else vary.recipe_at(holds["value"]).to_json()
-    return {"recipe": recipe, "holds": holds, "fails": fails, "evaluations": list(seen.values())}
+    return {"recipe": recipe, "holds": holds, "fails": fails, "evaluations": looks}
 
 
 def evaluation(value: object, metrics: Metrics, min_top1: float) -> dict:
@@ -341,11 +315,15 @@ def reason(look: Mapping) -> str:
     return look["refused"].partition("; ")[0].rstrip(".")
 
 
+def _outcome(look: Mapping) -> str:
+    return f"was refused ({reason(look)})" if "refused" in look else f"keeps {look['top1']:.2f} %"
+
+
 def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping | None, looked: int) -> str:
     """What was found, with the pair. `looked` is how many positions were looked at."""
     asked = f"at least {min_top1:g} % top-1"
     if holds is None and vary.steady:
-        return f"Already the mildest position, {vary.words(fails['value'])}, fails: it keeps {fails['top1']:.2f} %, and {asked} is asked for."
+        return f"Already the mildest position, {vary.words(fails['value'])}, fails: it {_outcome(fails)}, and {asked} is asked for."
     if holds is None:
         best = f"the best of them, {vary.words(fails['value'])}, keeps {fails['top1']:.2f} %"
         if looked == len(vary.positions):
@@ -355,7 +333,6 @@ def sentence(vary: Vary, min_top1: float, holds: Mapping | None, fails: Mapping 
     if fails is None:
         end = "hardest" if vary.steady else "highest"
         return f"Even the {end} position, {vary.words(holds['value'])}, holds: it keeps {kept}, and {asked} is asked for."
-    end = f"was refused ({reason(fails)})" if "refused" in fails else f"keeps {fails['top1']:.2f} %"
-    found = f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} {end}"
+    found = f"The floor for {asked} is {vary.words(holds['value'])}, which keeps {kept}; {value_words(vary.spec, fails['value'])} {_outcome(fails)}"
     unsteady = ". Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
     return found + ("." if vary.steady else unsteady)

@@ -21,7 +21,7 @@ def add(commands) -> None:
         description="Bisects the slider positions of one numeric field of a recipe for the most of it (sparsity), or the least (bits), that keeps a given\n"
         "top-1 accuracy. Ends with two neighbouring positions that were both measured: one holds, the next fails. Along fields of which neither\n"
         "end compresses more (temperature, learning rate) accuracy may rise and fall: the highest position, the recipe's own and the lowest are\n"
-        "measured first, and the answer is the highest place at which it was found to change. A position there that cannot be measured, such as a\n"
+        "measured first, and the answer is the highest place at which it was found to change. A position that cannot be measured, such as a\n"
         "learning rate at which training comes to no numbers, fails.",
         epilog="Every position that was measured is kept, as by `run --no-latency`; the same question again, or after Ctrl-C, costs only what is missing.",
     )  # fmt: skip
@@ -96,7 +96,7 @@ def _search(work: Work, vary: floor.Vary, min_top1: float, progress: terminal.Pr
 def report(vary: floor.Vary, result: dict) -> str:
     """Every position that was looked at, from mild to hard or from low to high, then what that means, and the recipe."""
     order = {value: number for number, value in enumerate(vary.positions)}
-    looks = sorted(result["evaluations"], key=lambda look: (order[look["value"]], look["images"]))
+    looks = sorted(result["evaluations"], key=lambda look: (order[look["value"]], "refused" in look, look["images"]))
     rows = [[vary.name, "top-1", "pictures", "download", f"at least {result['min_top1']:g} %"]]
     for look in looks:
         if "refused" in look:
@@ -112,6 +112,6 @@ def report(vary: floor.Vary, result: dict) -> str:
 
 
 def _verdict(look: dict, looks: list[dict]) -> str:
-    """Holds or fails; a first look that a longer one followed decides nothing."""
-    longer = any(other["value"] == look["value"] and other["images"] > look["images"] for other in looks)
+    """Holds or fails; a first look that another one followed decides nothing."""
+    longer = any(other["value"] == look["value"] and ("refused" in other or other["images"] > look["images"]) for other in looks)
     return "a first look" if longer else "holds" if look["holds"] else "fails"

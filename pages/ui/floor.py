@@ -127,11 +127,11 @@ def look(view: View) -> Going | None:
     asked = session.get("floor")
     if asked is None:
         return None
-    vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]))
-    most = vary.most_looks
-    if session.get("phase") == "drag":  # what is dragged goes first
-        return Going(asked["words"], len(asked["seen"]), most)
     try:
+        vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]))
+        most = vary.most_looks
+        if session.get("phase") == "drag":  # what is dragged goes first
+            return Going(asked["words"], len(asked["seen"]), most)
         at = _advance(asked, vary)
         holds, fails = vary.found(asked["seen"]) if at is None else (None, None)
     except ParetoscopeError as error:
@@ -153,25 +153,29 @@ def said(view: View) -> str:
 
 
 def _advance(asked: dict, vary: Vary) -> int | None:
-    """The position that is being measured; None when the answer is known. Raises what made a run fail, unless that makes a position fail."""
+    """The position that is being measured; None when the answer is known. A position whose run is refused fails; raises what else ended a run."""
     while (at := vary.next_look(asked["seen"])) is not None:
         value = vary.positions[at]
-        work = Work(asked["model"], asked["dataset"], vary.recipe_at(value), latency=False)
-        if asked["at"] == at:
-            row = services.cluster().find(work.identity())
-        else:
-            row = services.cluster().submit(work)
-            asked["at"], asked["identity"] = at, work.identity()
-        if row is None or row["state"] in OPEN:
-            return at
-        if row["state"] == COMPLETE:
+        try:
+            row = _row(asked, at, vary.recipe_at(value))
+            if row is None or row["state"] in OPEN:
+                return at
+            if row["state"] != COMPLETE:
+                raise error_of(row["stage"] if row["state"] == FAILED else None, row["message"] or f"The run of {vary.words(value)} was cancelled.")
             asked["seen"][at] = evaluation(value, row["metrics"], asked["min_top1"])
-            continue
-        error = error_of(row["stage"], row["message"] or f"The run of {vary.words(value)} was cancelled.")
-        if vary.steady or row["state"] != FAILED or not isinstance(error, BadInput):
-            raise error
-        asked["seen"][at] = refusal(value, str(error))
+        except BadInput as error:
+            asked["seen"][at] = refusal(value, str(error))
     return None
+
+
+def _row(asked: dict, at: int, recipe: Recipe) -> dict | None:
+    """The run of the position number `at`, asked for if it was not; raises what `Work.check` raises."""
+    work = Work(asked["model"], asked["dataset"], recipe, latency=False)
+    if asked["at"] == at:
+        return services.cluster().find(work.identity())
+    row = services.cluster().submit(work)
+    asked["at"], asked["identity"] = at, work.identity()
+    return row
 
 
 def _end(asked: dict, text: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import core.methods  # noqa: F401
 from core.errors import BadInput, BadRecipe
-from core.floor import ALIKE, NUMBERS, Vary, bracket, highest, most_highest, most_probes, most_seeks, search, sentence
+from core.floor import ALIKE, NUMBERS, Vary, highest, most_highest, most_probes, most_seeks, pair, probe, search, sentence
 from core.metrics.accuracy import Predictions, summary
 from core.recipe import RATES, STEPS, Recipe, params
 from core.silent import idle, silenced, unheard
@@ -24,18 +24,26 @@ def recipe(*steps: dict) -> Recipe:
     return Recipe.from_json({"seed": 3, "steps": list(steps)})
 
 
+def bracket(count: int, holds, held: dict[int, bool] | None = None) -> tuple[int | None, int | None]:
+    held = {} if held is None else held
+    while (at := probe(count, held)) is not None:
+        assert at not in held
+        held[at] = holds(at)
+    return pair(held)
+
+
 @given(st.integers(1, 12_000), st.data())
 def test_a_monotone_field_is_bracketed_in_few_calls(count, data):
     holding = data.draw(st.integers(0, count))  # so many positions hold
-    asked = []
-    last, beyond = bracket(range(100, 100 + count), lambda value: asked.append(value) or value < 100 + holding)
-    assert last == (100 + holding - 1 if holding else None) and beyond == (100 + holding if holding < count else None)
-    assert len(asked) == len(set(asked)) <= most_probes(count) <= math.ceil(math.log2(count)) + 2
+    asked: dict[int, bool] = {}
+    last, beyond = bracket(count, lambda at: at < holding, asked)
+    assert last == (holding - 1 if holding else None) and beyond == (holding if holding < count else None)
+    assert len(asked) <= most_probes(count) <= math.ceil(math.log2(count)) + 2
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_whatever_holds_the_pair_is_two_neighbours(holds):
-    last, beyond = bracket(range(len(holds)), holds.__getitem__)
+    last, beyond = bracket(len(holds), holds.__getitem__)
     assert last is None or holds[last]
     assert beyond is None or not holds[beyond]
     assert (-1 if last is None else last) + 1 == (len(holds) if beyond is None else beyond)
@@ -43,7 +51,7 @@ def test_whatever_holds_the_pair_is_two_neighbours(holds):
 
 def test_what_is_known_is_not_asked_again():
     known = {0: True, 4: True, 6: False}
-    assert bracket(range(10), {5: True}.__getitem__, known) == (5, 6) and known[5]
+    assert bracket(10, {5: True}.__getitem__, known) == (5, 6) and known[5]
 
 
 @pytest.mark.parametrize("name,spec", [(name, spec) for name, kind in STEPS.items() for spec in params(kind)], ids=lambda value: getattr(value, "name", value))
@@ -355,53 +363,6 @@ def test_where_nothing_held_the_best_is_named_and_nothing_is_claimed_of_the_rest
     found = search(few, 95, metrics)
     said = sentence(few, 95, None, found["fails"], len(found["evaluations"]))
     assert said == "All 4 positions were looked at, and none keeps at least 95 % top-1; the best of them, round to 16 channels, keeps 16.00 %."
-
-
-REFUSAL = "The loss became nan while training, and takes finite values only; take a learning rate below 0.1."
-
-
-def search_rates(min_top1: float, bound: float) -> tuple[Vary, dict]:
-    """Over learning rates, of which those from `bound` on are refused, and less keeps less."""
-
-    def measure(asked: Recipe) -> dict:
-        rate = asked.steps[0].learning_rate
-        if rate >= bound:
-            raise BadInput(REFUSAL)
-        return {"top1": 100 * rate, "top1_low": 0.0, "top1_high": 99.0, "images": 50, "artifact_bytes": 1_230_000}
-
-    vary = Vary.parse("finetune.learning_rate", recipe({"step": "finetune"}))
-    return vary, search(vary, min_top1, measure)
-
-
-def test_a_position_that_is_refused_while_it_is_measured_fails():
-    vary, found = search_rates(0.5, 0.1)
-    assert (found["holds"]["value"], found["fails"]["value"]) == (0.07, 0.1) and found["recipe"]["steps"][0]["learning_rate"] == 0.07
-    first = found["evaluations"][0]
-    assert (first["value"], first["holds"], first["top1"], first["refused"]) == (0.2, False, None, REFUSAL)
-    assert sentence(vary, 0.5, found["holds"], found["fails"], len(found["evaluations"])) == (
-        "The floor for at least 0.5 % top-1 is learning rate 0.07, which keeps 7.00 % top-1 (1.23 MB); "
-        "0.1 was refused (The loss became nan while training, and takes finite values only). "
-        "Accuracy need not fall steadily with this field: this is the highest place at which it was found to change."
-    )
-
-
-def test_a_position_that_is_refused_is_never_the_best():
-    vary, found = search_rates(50, 0.1)
-    assert found["holds"] is None and found["fails"]["top1"] == max(look["top1"] or 0 for look in found["evaluations"]) >= 5
-    assert "keeps at least 50 % top-1; the best of them, learning rate 0.0" in sentence(vary, 50, None, found["fails"], len(found["evaluations"]))
-
-
-def test_where_every_position_is_refused_that_is_the_answer():
-    with pytest.raises(BadInput, match=r"^None of the 6 positions looked at could be measured: The loss became nan .*\.$"):
-        search_rates(1, 0.0)
-
-
-def test_a_refusal_ends_a_search_by_halves():
-    def measure(asked: Recipe) -> dict:
-        raise BadInput(REFUSAL)
-
-    with pytest.raises(BadInput, match=r"^The loss became nan"):
-        search(Vary.parse("finetune.epochs", recipe({"step": "finetune"})), 1, measure)
 
 
 def test_positions_are_those_beside_the_other_fields_of_that_step():

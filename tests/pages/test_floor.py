@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from core.errors import BadRecipe
 from core.recipe import Recipe
 from core.store import blank_row
 from core.work import Work
@@ -220,17 +221,63 @@ def test_a_learning_rate_that_leads_nowhere_fails_and_the_search_goes_on(notes, 
     assert "Ends at the highest place at which it was seen to change" in captions and "two neighbouring positions" not in captions
     page.number_input(key="floor-0-learning_rate-top1").set_value(80.0).run()
     page.button(key="floor-start-0-learning_rate").click().run()
-    high = lambda recipe: recipe.steps[0].learning_rate > 0.1
+    refuse(page, notes, works, lambda recipe: recipe.steps[0].learning_rate > 0.1)
+    assert asked_for(page, "step") == ["distill~learning_rate~0.1", "calibrate_batchnorm"]
+    assert "is learning rate 0.1, which keeps 92.00 % top-1 (1.00 MB); 0.15 was refused (The loss became nan" in markup(page)
+
+
+def refuse(page, notes, works, where):
+    """To the end of a search in which the runs of recipes for which `where` is true are refused, and the others are measured."""
     known = -1
     while known < len(works):
         known = len(works)
-        fail(notes, works, "BadInput", high)
-        for identity, work in [(identity, work) for identity, work in works.items() if not high(work.recipe)]:
+        fail(notes, works, "BadInput", where)
+        for identity, work in [(identity, work) for identity, work in works.items() if not where(work.recipe)]:
             complete(notes, {identity: work})
         page.run()
     page.run()
-    assert not page.exception and asked_for(page, "step") == ["distill~learning_rate~0.1", "calibrate_batchnorm"]
-    assert "is learning rate 0.1, which keeps 92.00 % top-1 (1.00 MB); 0.15 was refused (The loss became nan" in markup(page)
+    assert not page.exception
+    return page
+
+
+def test_a_search_by_halves_goes_on_past_a_refusal(notes, works):
+    page = open_page(step=STEPS)
+    works.clear()
+    refuse(start(page, floor.SPARSITY, 80.0), notes, works, lambda recipe: edits.sparsity(recipe) > 0.45)
+    assert asked_for(page, "step") == ["magnitude_prune~sparsity~0.45", "calibrate_batchnorm"]
+    assert "is sparsity 45 %, which keeps 92.00 % top-1 (1.00 MB); 46 % was refused (The loss became nan" in markup(page)
+
+
+def test_where_every_position_is_refused_that_is_the_answer(notes, works):
+    page = open_page(step=STEPS)
+    works.clear()
+    refuse(start(page, floor.SPARSITY, 80.0), notes, works, lambda recipe: True)
+    assert asked_for(page, "step") == STEPS
+    assert f"The floor was not found: None of the {len(works)} positions looked at could be measured: The loss became nan" in markup(page)
+
+
+def test_a_position_that_is_refused_before_it_is_asked_for_fails_too(notes, works, monkeypatch):
+    submit = notes.submit
+
+    def refusing(work, lane=None):
+        if not work.latency and edits.sparsity(work.recipe) > 0.45:
+            raise BadRecipe("This does not fit; take less.")
+        return submit(work, lane)
+
+    monkeypatch.setattr(notes, "submit", refusing)
+    page = to_the_end(start(open_page(step=STEPS), floor.SPARSITY, 80.0), notes, works)
+    assert "is sparsity 45 %, which keeps 92.00 % top-1 (1.00 MB); 46 % was refused (This does not fit)." in markup(page)
+
+
+@pytest.mark.parametrize(("state", "stage"), [("CANCELLED", "BadInput"), ("FAILED", "train"), ("FAILED", None)])
+def test_what_is_not_the_positions_fault_ends_a_search_by_halves(notes, works, state, stage):
+    page = start(open_page(step=STEPS), floor.SPARSITY, 89.0)
+    identity = list(works)[-1]
+    notes.store.claim(blank_row(identity, model="resnet18", dataset="fashion_mnist", owner="test"))
+    notes.store.write({identity: {"state": state, "stage": stage, "message": "The cluster lost it." if state == "FAILED" else ""}})
+    page.run()
+    said = "The cluster lost it." if state == "FAILED" else "The run of sparsity 49 % was cancelled."
+    assert f"The floor was not found: {said}" in markup(page) and list(works)[-1] == identity
 
 
 def test_what_is_not_the_positions_fault_ends_that_search_too(notes, works):
