@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import core.methods  # noqa: F401  (registers the steps)
+from core.datasets import labels
 from core.errors import BadField, BadInput, BadRecipe
 from core.recipe import STEPS, Param, Recipe, Step, params
 from core.silent import INSTEAD, idle, nothing, silenced
@@ -37,14 +38,18 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Vary:
-    """One field of the step number `at` (from 0) of a recipe, and the positions of its slider."""
+    """One field of the step number `at` (from 0) of a recipe, and the positions of its slider.
+
+    With `dataset`, `images` beyond what it has have one position, the first of them: they are the same pictures.
+    """
 
     recipe: Recipe
     at: int
     field: str
+    dataset: str = ""
 
     @staticmethod
-    def parse(text: str, recipe: Recipe) -> Vary:
+    def parse(text: str, recipe: Recipe, dataset: str = "") -> Vary:
         """`quantize.weight_bits`, or `quantize#2.weight_bits` for the second of two such steps; raises `BadInput` with the reason."""
         form = FORM.fullmatch(text)
         if form is None:
@@ -62,7 +67,7 @@ class Vary:
             raise BadRecipe(f"The recipe has no step {name}#{number}; it has {len(places)} of that name, counted from 1.")
         if field not in known:
             raise BadRecipe(f"{name} has no field named {field!r}; it takes {', '.join(known)}.")
-        vary = Vary(recipe, places[int(number or 1) - 1], field)
+        vary = Vary(recipe, places[int(number or 1) - 1], field, dataset)
         vary._check()
         return vary
 
@@ -95,10 +100,15 @@ class Vary:
 
     @property
     def positions(self) -> tuple:
-        """The values of the slider from mild to hard, or from low to high, without those that the step refuses beside its other fields."""
+        """The values of the slider from mild to hard, or from low to high, without those that the step refuses beside its other fields or that say the same."""
         step = self.recipe.steps[self.at]
         others = tuple((spec.name, getattr(step, spec.name)) for spec in params(type(step)) if spec.name != self.field)
-        return _positions(type(step), self.spec, others)
+        found = _positions(type(step), self.spec, others)
+        if self.field != "images" or not self.dataset:
+            return found
+        pictures = len(labels(self.dataset, step.reads))
+        most = min((value for value in found if value >= pictures), default=pictures)
+        return tuple(value for value in found if value <= most)
 
     def recipe_at(self, value: object) -> Recipe:
         """The recipe with the field at that value."""

@@ -126,6 +126,7 @@ class Step:
     behind_grid: ClassVar[bool] = False  # of a step that takes away what rounding did, so that nothing may have made up for it since
     makes_up: ClassVar[bool] = False  # of a repair that makes up for what rounding did, as training does
     fills_zeros: ClassVar[bool] = False  # whether zeros scattered among the weights are lost in it
+    reads: ClassVar[str] = "calibration"  # the split that its `images` are the first of, where it has such a field
     looks: ClassVar[int] = 1  # how often at most it looks at each of its `images`, where it has such a field
 
     def __post_init__(self):

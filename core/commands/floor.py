@@ -22,7 +22,7 @@ def add(commands) -> None:
         "top-1 accuracy. Ends with two neighbouring positions that were both measured: one holds, the next fails. Along fields of which neither\n"
         "end compresses more (temperature, learning rate) accuracy may rise and fall: the highest position, the recipe's own and the lowest are\n"
         "measured first, and the answer is the highest place at which it was found to change. A position that cannot be measured, such as a\n"
-        "learning rate at which training comes to no numbers, fails.",
+        "learning rate at which training comes to no numbers, fails. No more images are tried than the dataset has.",
         epilog="Every position that was measured is kept, as by `run --no-latency`; the same question again, or after Ctrl-C, costs only what is missing.",
     )  # fmt: skip
     options.model_and_dataset(command)
@@ -41,7 +41,7 @@ def add(commands) -> None:
 
 def find_floor(given) -> None:
     recipe = read_recipe(given.recipe)
-    vary = floor.Vary.parse(given.vary, recipe)
+    vary = floor.Vary.parse(given.vary, recipe, given.dataset)
     work = Work(given.model, given.dataset, recipe, given.split, given.images, latency=False)
     work.check()
     terminal.warn(work.warnings())

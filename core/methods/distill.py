@@ -34,6 +34,7 @@ class Distill(Step):
     name: ClassVar[str] = "distill"
     title: ClassVar[str] = "Distill"
     kind: ClassVar[str] = TRAIN
+    reads: ClassVar[str] = "train"
 
     teacher: str = param("self", help='"self" for the uncompressed model, or the name of a model with a checkpoint on this dataset.')
     temperature: float = param(4.0, 1.0, 20.0, 0.5, help="Softens the teacher's answers: higher shows more of what it finds similar.")

@@ -25,6 +25,7 @@ class Finetune(Step):
     name: ClassVar[str] = "finetune"
     title: ClassVar[str] = "Fine-tune"
     kind: ClassVar[str] = TRAIN
+    reads: ClassVar[str] = "train"
 
     epochs: int = param(1, 1, 50, 1, help="Passes over the training pictures.")
     learning_rate: float = param(0.01, stops=RATES, help="Peak of the one-cycle learning rate.")

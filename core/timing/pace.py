@@ -61,8 +61,7 @@ def _of_run(work: Work, dataset: Dataset, each: float) -> float:
     """Every picture that a step reads or trains on, the evaluation, and the latency."""
     count = len(dataset.split(work.split))
     pictures = float(count if work.images is None else min(work.images, count))
-    available = {TRAIN: len(dataset.split("train"))}
     for step in work.recipe.steps:
-        read = min(getattr(step, "images", 0) or 0, available.get(step.kind, len(dataset.split("calibration"))))
+        read = min(getattr(step, "images", 0) or 0, len(dataset.split(step.reads)))
         pictures += read * (BACKWARD * step.epochs if step.kind == TRAIN else 1)
     return each * pictures + (LATENCY_SECONDS if work.latency else 0.0)

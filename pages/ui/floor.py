@@ -57,7 +57,7 @@ def beside(view: View, at: int, spec: Param) -> None:
     st.button("Floor", key=f"floor-field-{slider}", type="tertiary", help=HELP, on_click=_toggle, args=(slider,))
     if state.session().get("floor_field") == slider:
         with st.container(border=True, key=f"floor-ask-{slider}"):
-            _question(view, slider, lambda: _vary(view.recipe, at, spec.name))
+            _question(view, slider, lambda: _vary(view.recipe, at, spec.name, view.dataset))
 
 
 def _toggle(slider: str) -> None:
@@ -128,7 +128,7 @@ def look(view: View) -> Going | None:
     if asked is None:
         return None
     try:
-        vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]))
+        vary = Vary.parse(asked["vary"], Recipe.from_json(asked["recipe"]), asked["dataset"])
         most = vary.most_looks
         if session.get("phase") == "drag":  # what is dragged goes first
             return Going(asked["words"], len(asked["seen"]), most)
@@ -211,8 +211,8 @@ def _close(slider: str) -> None:
         state.set_widget(f"floor-{slider}", False)
 
 
-def _vary(recipe: Recipe, at: int, field: str) -> Vary:
-    return Vary.parse(Vary(recipe, at, field).name, recipe)
+def _vary(recipe: Recipe, at: int, field: str, dataset: str = "") -> Vary:
+    return Vary.parse(Vary(recipe, at, field).name, recipe, dataset)
 
 
 def _usual(view: View, baseline: dict | None) -> float:

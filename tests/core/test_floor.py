@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import core.methods  # noqa: F401
+from core.datasets import load
 from core.errors import BadInput, BadRecipe
 from core.floor import ALIKE, NUMBERS, Vary, highest, most_highest, most_probes, most_seeks, pair, probe, search, sentence
 from core.metrics.accuracy import Predictions, summary
@@ -370,3 +371,24 @@ def test_positions_are_those_beside_the_other_fields_of_that_step():
     of = lambda **step: Vary.parse("nm_prune.n", recipe({"step": "nm_prune"} | step)).positions
     assert of(n=2, m=4) == of(n=3, m=4) == (3, 2, 1) and of(n=2, m=6) == (5, 4, 3, 2, 1) and of(n=2, m=4) == (3, 2, 1)
     assert Vary.parse("distill.images", recipe({"step": "distill"})).positions == Vary.parse("finetune.images", recipe({"step": "finetune"})).positions
+
+
+@pytest.mark.parametrize(("name", "spec"), [(name, spec) for name, kind in STEPS.items() for spec in params(kind) if spec.name == "images"])
+def test_images_beyond_the_split_that_a_step_reads_have_one_position(name, spec):
+    step = {"step": name} | ({"importance": "taylor"} if name == "channel_prune" else {})
+    reads = "train" if spec.help.startswith("Training pictures") else "calibration"
+    pictures = len(load("digits").split(reads))
+    everywhere, positions = (Vary.parse(f"{name}.images", recipe(step), dataset).positions for dataset in ("", "digits"))
+    assert STEPS.get(name).reads == reads and positions == everywhere[-len(positions) :] and positions[0] >= pictures > max((0, *positions[1:]))
+    assert all(value >= pictures for value in everywhere[: -len(positions)])
+
+
+def test_images_are_bounded_by_what_there_is():
+    of = lambda dataset, **step: Vary.parse("finetune.images", recipe({"step": "finetune"} | step), dataset)
+    assert of("digits").positions == tuple(range(900, 0, -100)) and of("digits").most_looks == 4
+    assert of("fashion_mnist").positions[0] == 10_000 and of("").positions[0] == 60_000
+    assert of("digits", images=60_000).next_look({}) == 4
+    assert Vary.parse("gradient_prune.images", recipe({"step": "gradient_prune"}), "digits").positions == (128, 96, 64, 32)
+    assert Vary.parse("finetune.epochs", recipe({"step": "finetune"}), "digits").positions[0] == 50
+    with pytest.raises(BadInput, match="There is no dataset named 'digit'; "):
+        of("digit")

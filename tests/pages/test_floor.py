@@ -280,6 +280,14 @@ def test_what_is_not_the_positions_fault_ends_a_search_by_halves(notes, works, s
     assert f"The floor was not found: {said}" in markup(page) and list(works)[-1] == identity
 
 
+def test_no_more_pictures_are_tried_than_the_split_has(notes, works):
+    page = open_page(step=["finetune"])
+    works.clear()
+    page = to_the_end(start_in_chip(page, 0, "images", 95.0), notes, works)
+    tried = [work.recipe.steps[0].images for work in works.values() if not work.latency]
+    assert max(tried) == 10_000 and len(tried) <= 7 and "Already the mildest position, 10,000 pictures, fails: it keeps 92.00 %" in markup(page)
+
+
 def test_what_is_not_the_positions_fault_ends_that_search_too(notes, works):
     page = start(open_page(step=DISTILL), floor.TEMPERATURE, 90.5)
     fail(notes, works, "ParetoscopeError", lambda recipe: True)

@@ -129,6 +129,30 @@ def test_a_learning_rate_that_leads_nowhere_is_a_line_of_the_table(call, five_la
     assert (result["holds"]["value"], result["fails"]["value"]) == (0.05, 0.07) and result["evaluations"][0]["refused"].startswith(reason)
 
 
+def test_a_search_by_halves_goes_on_past_what_is_refused_among_the_pictures_there_are(call, five_layer_checkpoint, recipe_file, monkeypatch):
+    from core import training
+
+    least = [600]
+
+    def check(loss: float, plan) -> None:
+        if plan.images < least[0]:
+            raise BadInput("The loss became nan while training, and takes finite values only; take more pictures.")
+
+    monkeypatch.setattr(training, "_check_loss", check)
+    recipe_file.write_text(json.dumps({"steps": [{"step": "finetune", "learning_rate": 0.0007}]}))
+    asked = {"vary": "finetune.images", "top1": 0}
+    reason = "The loss became nan while training, and takes finite values only"
+    status, out, _err = call("--images", "100", **asked)
+    assert status == 0 and f"refused: {reason}\n" in out and f"; 500 pictures was refused ({reason})." in out
+    result = json.loads(call("--json", "--images", "100", **asked)[1])
+    assert (result["holds"]["value"], result["fails"]["value"]) == (600, 500) and {look["value"] for look in result["evaluations"]} <= set(range(100, 901, 100))
+
+    least[0] = 1000  # more than there are
+    recipe_file.write_text(json.dumps({"steps": [{"step": "finetune", "learning_rate": 0.0008}]}))
+    status, out, err = call("--images", "100", **asked)
+    assert (status, out) == (2, "") and err.endswith(f"None of the 3 positions looked at could be measured: {reason}; take more pictures.\n")
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
