@@ -15,7 +15,7 @@ from core.recipe import STRUCTURE, Step, layers_param, param, register
 NARROWEST = 1 / 3  # no layer keeps less than this part of the share that the whole model keeps
 SHARED = ("l1", "l2", "bn_scale", "entropy")  # importances that grow with a layer's size
 LIMITS = (0.0, *(float(f"{digit}e{power}") for power in range(-10, 4) for digit in (1, 2, 5)), 1e4)  # from a change of the loss to sums of |w|
-TAYLOR_BATCH = 32  # pictures; the squared change of the loss is averaged over batches
+TAYLOR_BATCH = 32  # pictures, fewer where they are large; the squared change of the loss is averaged over batches
 
 
 @register
@@ -54,6 +54,11 @@ class ChannelPrune(Step):
         None, stops=LIMITS, later=True, optional=True, harder="up",
         help="Remove the channels of less importance than this instead of a share: summed |w|, w², |γ|, bits, or squared change of the loss.",
     )  # fmt: skip
+
+    @property
+    def edition(self) -> str:
+        """Thresholds of taylor were of a sum over batches once, which grew with the pictures."""
+        return "mean over batches" if self.threshold is not None and self.importance == "taylor" else ""
 
     def check_model(self, model: str) -> None:
         """Raises `BadRecipe` when this model cannot be pruned so; reads the model list only."""
@@ -163,15 +168,15 @@ def _measure_taylor(groups: list, module, context, count: int) -> list:
 
     scores: list = [0] * len(groups)
     readers = {path: module.get_submodule(path).weight for path in {part.layer for group in groups for part in group.readers()}}
-    seen = 0
+    seen = batches = 0
     for x, labels in context.dataset.batches("calibration", context.input_size, TAYLOR_BATCH, count):
         with context.turn(), torch.enable_grad():
             gradients = torch.autograd.grad(cross_entropy(module(x), labels), list(readers.values()))
             change = {path: (weight * gradient).detach() for (path, weight), gradient in zip(readers.items(), gradients, strict=True)}
             scores = [score + channels.sums(group, group.readers(), change, module).square() for score, group in zip(scores, groups, strict=True)]
-        seen += len(labels)
+        seen, batches = seen + len(labels), batches + 1
         context.report({"fraction": seen / count})
-    return scores
+    return [score.double() / batches for score in scores]  # float64, so that what differs differs still and ranks stay
 
 
 def select(step: ChannelPrune, scores: list[list[float]], widths: list[int]) -> list[list[int]]:

@@ -15,7 +15,7 @@ from core.arithmetic import channels
 from core.datasets import load
 from core.errors import BadField, BadRecipe
 from core.methods.apply import Context, apply
-from core.methods.channel_prune import ChannelPrune, _measure_taylor, select
+from core.methods.channel_prune import ChannelPrune, select
 from core.methods.magnitude_prune import MagnitudePrune
 from core.metrics import cost
 from core.models.architecture import Architecture
@@ -186,40 +186,6 @@ def test_the_same_seed_removes_the_same_channels(importance):
     assert differs == (importance == "random")
 
 
-def test_taylor_is_the_slope_of_the_loss_as_a_channel_fades():
-    """Against finite differences: scale what reads a channel by 1 ± h."""
-    module = lively(Architecture.plain("mobilenet_v3_small", 10, 32).build())
-    group = channels.groups(module, 32)[4]
-    module.double()
-    generator = torch.Generator().manual_seed(0)
-    x, labels = torch.randn(16, 3, 32, 32, dtype=torch.float64, generator=generator), torch.randint(10, (16,), generator=generator)
-    source = SimpleNamespace(batches=lambda split, size, batch, count: [(x, labels)])
-    (score,) = _measure_taylor([group], module, Context(SimpleNamespace(input_size=32), source), 16)
-    for unit in (0, group.units - 1):
-        losses = []
-        for scale in (1 + 1e-5, 1 - 1e-5):
-            faded = copy.deepcopy(module)
-            for part in group.readers():
-                layer = faded.get_submodule(part.layer)
-                with torch.no_grad():
-                    layer.weight[:, part.channels[part.units == unit]] *= scale
-            losses.append(float(nn.functional.cross_entropy(faded(x), labels).detach()))
-        assert float(score[unit]) == pytest.approx(((losses[0] - losses[1]) / 2e-5) ** 2, rel=1e-3)
-
-
-def test_taylor_reads_no_more_pictures_than_a_preview_allows():
-    seen = []
-    digits = load("digits")
-    source = SimpleNamespace(
-        fingerprint="counting", split=digits.split, batches=lambda split, *rest: seen.append((split, rest[-1])) or digits.batches(split, *rest)
-    )
-    subject = fresh("squeezenet1_1")
-    apply(ChannelPrune(importance="taylor"), subject, Context(SimpleNamespace(input_size=32), source, images_at_most=40))
-    assert seen == [("calibration", 40)]
-    apply(ChannelPrune(importance="taylor", sparsity=0.4), fresh("squeezenet1_1"), Context(SimpleNamespace(input_size=32), source, images_at_most=40))
-    assert len(seen) == 1  # the ranking was remembered
-
-
 def test_zeros_of_an_earlier_prune_are_found_again():
     subject = fresh("squeezenet1_1")
     apply(MagnitudePrune(sparsity=0.5), subject, context())
@@ -288,19 +254,3 @@ def test_structure_cannot_follow_a_grid_and_the_recipe_reads_from_json():
 )  # fmt: skip
 def test_rounding_keeps_the_nearest_multiple_or_everything(kept, units, width, multiple, expected):
     assert channels.nearest(kept, units, width, multiple) == expected
-
-
-@pytest.mark.parametrize("importance", ["l1", "l2", "bn_scale"])
-def test_with_a_threshold_channels_of_less_importance_leave(importance, five_layer_checkpoint):
-    """The first convolution's channels, by plain sums over the weights that make and read them."""
-    subject = Compressed.of(five_layer_checkpoint.load(), Architecture(five_layer_checkpoint.model, 10, 32))
-    first, norm, second = (subject.module.features[place] for place in (0, 1, 3))
-    size = (lambda tensor: tensor.detach().square()) if importance == "l2" else (lambda tensor: tensor.detach().abs())
-    made, read, scale = size(first.weight).sum((1, 2, 3)), size(second.weight).sum((0, 2, 3)), norm.weight.detach().abs()
-    worth = scale if importance == "bn_scale" else made + read
-    threshold = float(worth.sort().values[3:5].mean())
-    expected = first.weight.detach()[worth >= threshold]
-    apply(ChannelPrune(importance=importance, threshold=threshold, layers="features.0", round_to=1), subject, context())
-    assert len(expected) == 4 and torch.equal(subject.value("features.0.weight"), expected)
-    apply(ChannelPrune(importance=importance, threshold=1e4, round_to=1), subject, context())
-    assert len(subject.value("features.0.weight")) == 1  # one stays
