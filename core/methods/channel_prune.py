@@ -107,7 +107,10 @@ def apply(step: ChannelPrune, subject, context) -> None:
     scores = _score(step, groups, subject, context)
     if step.threshold is None and step.importance in SHARED:
         scores = [score / score.sum().clamp_min(1e-30) for score in scores]
-    removed = select(step, [score.tolist() for score in scores], [group.width for group in groups])
+    values = [score.tolist() for score in scores]
+    removed = select(step, values, [group.width for group in groups])
+    if not any(removed):
+        subject.notes.append(f"channel_prune removed no channels, because {_why_none(step, values)}.")
     found = channels.groups(subject.module, subject.architecture.input_size)
     with context.turn():
         channels.remove(subject.module, [(group, torch.tensor(units, dtype=torch.int64)) for group, units in zip(groups, removed, strict=True)])
@@ -115,6 +118,19 @@ def apply(step: ChannelPrune, subject, context) -> None:
     if whole:
         subject.notes.append(f"channel_prune left {whole} layers at full width, because {channels.whole_because(subject.architecture.model)}.")
     subject.rebuild()
+
+
+def _why_none(step: ChannelPrune, scores: list[list[float]]) -> str:
+    """Why nothing is selected, as the end of a sentence."""
+    if step.threshold is None:
+        less = f"{100 * step.sparsity:g} % of them rounds to none"
+    elif all(value >= step.threshold for score in scores for value in score):
+        return f"none is of less importance than {step.threshold:g}"
+    elif step.round_to == 1:
+        return "one of each layer stays"
+    else:
+        less = f"those of less importance than {step.threshold:g} round to none"
+    return less + (f" where a layer keeps a multiple of {step.round_to}" if step.round_to > 1 else "")
 
 
 def _score(step: ChannelPrune, groups: list, subject, context) -> list:

@@ -10,7 +10,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core import zoo
+from core import engine, zoo
 from core.arithmetic import channels
 from core.datasets import load
 from core.errors import BadField, BadRecipe
@@ -21,12 +21,14 @@ from core.metrics import cost
 from core.models.architecture import Architecture
 from core.recipe import Recipe
 from core.weights import Compressed
+from core.work import Work
 
 SHIPPED = ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"]
 FAMILIES = [
     pytest.param(model, marks=pytest.mark.slow)
     for model in ("resnet50", "resnext50_32x4d", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "regnet_y_400mf", "convnext_tiny", "swin_t")
 ]
+LEAST = 18.2  # summed |w| that one of eight channels of the five-layer model lies below
 
 
 def lively(module):
@@ -254,3 +256,27 @@ def test_structure_cannot_follow_a_grid_and_the_recipe_reads_from_json():
 )  # fmt: skip
 def test_rounding_keeps_the_nearest_multiple_or_everything(kept, units, width, multiple, expected):
     assert channels.nearest(kept, units, width, multiple) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sparsity": 0.05, "round_to": 16}, "5 % of them rounds to none where a layer keeps a multiple of 16"),
+        ({"sparsity": 0.05, "round_to": 1, "scope": "layer", "layers": "features.0"}, "5 % of them rounds to none"),
+        ({"threshold": 0.0}, "none is of less importance than 0"),
+        ({"threshold": LEAST, "layers": "features.0"}, f"those of less importance than {LEAST:g} round to none where a layer keeps a multiple of 8"),
+    ],
+)
+def test_channels_of_which_none_leaves_are_noted(fields, said, subject, five_layer_checkpoint):
+    step = ChannelPrune(importance="l1", **fields)
+    apply(step, subject, context())
+    assert subject.notes == [f"channel_prune removed no channels, because {said}."]
+    assert all(torch.equal(value, subject.module.state_dict()[name]) for name, value in five_layer_checkpoint.load().state_dict().items())
+    apply(ChannelPrune(sparsity=0.5, importance="l1", round_to=1), subject, context())
+    assert len(subject.notes) == 1
+
+
+def test_the_note_that_none_leaves_comes_with_the_run(five_layer_checkpoint):
+    step = ChannelPrune(sparsity=0.05, importance="l1", round_to=16)
+    result = engine.run(Work(five_layer_checkpoint.model, "digits", Recipe((step,)), images=50, latency=False))
+    assert any("channel_prune removed no channels" in note for note in result.metrics["notes"])
