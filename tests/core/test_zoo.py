@@ -7,6 +7,7 @@ import torch
 import torchvision
 
 from core import zoo
+from core.arithmetic import channels
 from core.errors import BadField, UnknownName
 from core.metrics import cost
 from core.models import model_list
@@ -14,6 +15,13 @@ from core.models.architecture import Architecture, skeleton
 from core.weights import weights_of
 
 LISTED = [entry["name"] for entry in json.loads(zoo.MODELS_FILE.read_text())["models"]]
+NOT_PRUNABLE: dict[str, dict[str, str]] = {}  # family → model → why none of its channels can go: today some of every model's can
+SMALLEST = {  # of each family → whether some of its layers keep all of their channels
+    "alexnet": False, "convnext_tiny": True, "densenet121": False, "efficientnet_b0": False, "googlenet": False, "inception_v3": False,
+    "lenet_300_100": False, "maxvit_t": True, "mnasnet0_5": False, "mobilenet_v2": False, "mobilenet_v3_small": False, "regnet_y_400mf": False,
+    "resnet18": False, "shufflenet_v2_x0_5": True, "squeezenet1_1": False, "swin_t": True, "vgg11": False, "vit_b_32": True,
+}  # fmt: skip
+QUICK = ("googlenet", "lenet_300_100", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1")
 
 
 def test_the_list_holds_torchvisions_80_classifiers_and_the_teaching_models_in_order():
@@ -33,7 +41,7 @@ def test_what_the_list_says_of_a_model_is_so(name):
     assert facts["weights"] == [name for name, _parameter in weights_of(module)]
     assert facts["batch_norm"] == any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
     assert facts["imagenet_weights"] == (not facts.get("teaching") and len(torchvision.models.get_model_weights(name)) > 0)
-    assert facts["channel_prunable"] is True or isinstance(facts["channel_prunable"], str)
+    assert facts["channel_prunable"] == NOT_PRUNABLE.get(facts["family"], {}).get(name, True)
     assert facts["family"] and facts["smallest_input"] in model_list.SIZES and facts["input_step"] in (*model_list.STEPS, zoo.LARGEST_INPUT)
 
 
@@ -46,6 +54,26 @@ def test_measuring_a_model_again_gives_what_the_list_says(name):
     assert model_list.smallest_input(name) == known["smallest_input"]
     assert model_list.input_step(name, known["smallest_input"]) == known["input_step"]
     assert cost.macs(Architecture.plain(name, 10, known["smallest_input"]).build(), known["smallest_input"]) == known["macs"]
+
+
+def test_models_that_are_not_prunable_are_those_of_the_list_and_say_why():
+    stored: dict[str, dict[str, str]] = {}
+    for name, facts in zoo.models().items():
+        if name in LISTED and facts["channel_prunable"] is not True:
+            stored.setdefault(facts["family"], {})[name] = facts["channel_prunable"]
+    assert stored == NOT_PRUNABLE
+    families = [zoo.models()[name]["family"] for name in SMALLEST]
+    assert sorted(families) == sorted({zoo.models()[name]["family"] for name in LISTED})
+    assert {family for family, partly in zip(families, SMALLEST.values(), strict=True) if partly} == set(channels.WHOLE)
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST])
+def test_of_each_family_what_the_list_says_of_its_channels_is_measured_again(name):
+    facts = zoo.models()[name]
+    size = facts["smallest_input"]
+    assert model_list.channel_prunable(name, size) == facts["channel_prunable"]
+    module = Architecture.plain(name, 10, size).build()
+    assert bool(channels.untouched(module, channels.groups(module, size))) == SMALLEST[name]
 
 
 def test_a_model_whose_channels_are_tied_unseen_is_not_called_prunable(monkeypatch):
