@@ -48,7 +48,7 @@ def look(folder: Path, classes: Sequence[str] | None = None) -> Listing:
 
     A folder with train beside val or test keeps its own split: calibration is cut from train, and where there is no val the test pictures are halved.
     Any other is split by a fixed, stratified order: a fifth for validation and for test each, a tenth for calibration. Raises `BadInput` for a
-    folder without pictures or with one class, for links that lead out of it or to another folder, and for `classes` that are not those of the folder.
+    folder without pictures or with one class, for links that lead out of it, to a folder or in a circle, and for `classes` that are not the folder's.
     """
     if not folder.is_dir():
         raise BadInput(f"There is no folder {str(folder)!r}; {EXPECTED}.")
@@ -123,6 +123,12 @@ def _check_link(path: Path, root: Path) -> None:
     """A link may stand for a picture of the same folder, and for nothing else."""
     if not path.is_symlink():
         return
+    try:
+        path.stat()  # `resolve` raises another error for a loop in each version of Python, or none
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadInput(f"{path} is a link that cannot be followed ({error.strerror}); put the pictures themselves there.") from None
     target = path.resolve()
     if not target.is_relative_to(root):
         raise BadInput(f"{path} is a link that leads out of the folder to {target}; put the pictures themselves there.")

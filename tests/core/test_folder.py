@@ -99,6 +99,21 @@ def test_a_split_that_is_a_link_is_refused(split, tmp_path, name, target, said):
         look(split)
 
 
+@pytest.mark.parametrize("name", ["more.png", "more"])
+def test_links_that_lead_in_a_circle_are_one_sentence(flat, name):
+    (flat / "digit-0" / name).symlink_to(flat / "digit-1" / name)
+    (flat / "digit-1" / name).symlink_to(flat / "digit-0" / name)
+    with pytest.raises(BadInput, match=rf"^{flat / 'digit-[01]' / name} is a link that cannot be followed \(.+\); put the pictures themselves there\.$"):
+        look(flat)
+
+
+def test_a_link_to_itself_is_no_class_and_no_folder(flat):
+    (flat / "digit-9").symlink_to("digit-9")
+    assert look(flat).classes == ("digit-0", "digit-1", "digit-6"), "no folder, so no class"
+    with pytest.raises(BadInput, match=r"^There is no folder .*digit-9'; it takes"):
+        look(flat / "digit-9")
+
+
 def test_a_link_to_a_picture_of_the_same_folder_is_a_picture(flat):
     (flat / "digit-0" / "again.png").symlink_to(flat / "digit-0" / "0.png")
     assert len(look(flat)) == 61
