@@ -37,7 +37,7 @@ from core.recipe import Recipe, digest
 from core.studies import points
 from core.work import Work
 
-MOST_DISAGREEMENT = 0.001  # of the pictures, for files that compute what the engine computed
+MOST_DISAGREEMENT = 1  # of a thousand pictures, for files that compute what the engine computed
 WRITTEN = 0.75  # of the progress, when there is a file
 WANTS_INT8 = {"step": "quantize", "weight_bits": 8, "activation_bits": 8}
 
@@ -157,10 +157,15 @@ def refusal(format: Format, recipe: Recipe) -> str | None:
     )
 
 
+def too_many(differing: int, images: int) -> bool:
+    """Whether other labels than the engine's on `differing` of so many pictures are more than `MOST_DISAGREEMENT`; in whole numbers, which do not round."""
+    return 1000 * differing > MOST_DISAGREEMENT * images
+
+
 def make(asked: Export, *, turn=contextlib.nullcontext, report: Callable[[dict], None] = lambda event: None, predicted: bytes | None = None) -> Made:
     """Compress, write, read back, run over the validation split. `predicted` are the labels of the run as it was measured (little-endian uint16), if known.
 
-    Raises `BadInput` when a file that computes what the engine computed disagrees with it on more than `MOST_DISAGREEMENT` of the pictures.
+    Raises `BadInput` when a file that computes what the engine computed disagrees with it on more than `MOST_DISAGREEMENT` of a thousand pictures.
     """
     from core.datasets import load
 
@@ -190,18 +195,18 @@ def make(asked: Export, *, turn=contextlib.nullcontext, report: Callable[[dict],
             answered.append(logits(pictures).argmax(1))
         report({"stage": "verify", "fraction": WRITTEN + (1 - WRITTEN) * sum(map(len, answered)) / len(labels)})
     found = np.concatenate(answered)  # (n,)
-    agreement = float((found == expected).mean())
-    if format.held and 1 - agreement > MOST_DISAGREEMENT:
+    differing = int((found != expected).sum())
+    if format.held and too_many(differing, len(labels)):
         raise BadInput(
-            f"The {format.title} file of this run is refused: {format.runtime} gives {100 * (1 - agreement):.2f} % of {len(labels):,} pictures another "
-            f"label than the engine, and at most {100 * MOST_DISAGREEMENT:g} % may differ; another format may do."
+            f"The {format.title} file of this run is refused: {format.runtime} gives {differing:,} of {len(labels):,} pictures another "
+            f"label than the engine, and at most {MOST_DISAGREEMENT / 10:g} % may differ; another format may do."
         )
     right = int((found == labels).sum())
     low, high = accuracy.wilson(right, len(labels))
     record = Record(
         format=format.name, identity=work.identity(), model=work.model, dataset=work.dataset, recipe=work.recipe.to_json(), split=work.split,
         images=len(labels), bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), top1=100 * right / len(labels), top1_low=low, top1_high=high,
-        agreement=agreement, run_top1=100 * float((expected == labels).mean()), runtime=format.version(), machine=machine(),
+        agreement=float((found == expected).mean()), run_top1=100 * float((expected == labels).mean()), runtime=format.version(), machine=machine(),
         seconds={"write": written - started, "verify": time.monotonic() - written},
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         sheet=sheet.sheet(dataset.source, size, work, format), notes=tuple(subject.notes),
