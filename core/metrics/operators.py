@@ -8,10 +8,11 @@ torch's own formulas (`torch.utils.flop_counter`). `core.targets.roofline` turns
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from core.keeping.remembered import Remembered
 from core.models.architecture import probe
-from core.targets.roofline import CONVOLUTION, DEPTHWISE, ELEMENTWISE, GROUPED, LINEAR, MOVE, POOLING, Operator
+from core.targets.roofline import BYTES, CONVOLUTION, DEPTHWISE, ELEMENTWISE, GROUPED, LINEAR, MOVE, POOLING, Operator
 
 REMEMBERED = 64  # networks
 NORMALISING = ("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm")
@@ -32,14 +33,6 @@ MOVES = ("cat", "clone", "copy_", "roll", "split", "split_with_sizes", "constant
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """`peak` is the most numbers that lie between operators at once; 4 bytes each in float32, 1 in int8."""
-
-    operators: tuple[Operator, ...]
-    peak: int
-
-
-@dataclass
 class _Seen:
     """One call below the modules. Buffers are numbered by the memory that tensors lie in, so that a view is what it views."""
 
@@ -47,6 +40,32 @@ class _Seen:
     operator: Operator
     reads: list[int]
     writes: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The calls of a network in the order in which they run, and how many numbers each buffer between them holds."""
+
+    calls: tuple[_Seen, ...]
+    sizes: tuple[int, ...]
+
+    @functools.cached_property
+    def operators(self) -> tuple[Operator, ...]:
+        return tuple(call.operator for call in self.calls)
+
+    @functools.cached_property
+    def peak(self) -> int:
+        """The most numbers that lie between operators at once; 4 bytes each where all of them run in float32, 1 where all run in int8."""
+        return _peak(self.calls, self.sizes)
+
+    def partly_int8(self, gridded: Collection[str], floats: Collection[str]) -> tuple[tuple[Operator, ...], int]:
+        """The operators with their types, and the most bytes between them, where the layers `gridded` run in int8 and the layers `floats` in float32.
+
+        Sums, concatenations and pools run in int8, since what they read is always rounded, and all else as what it reads. A value takes the bytes of the type
+        that it is written in; where it is read in the other one, its rounded or widened copy lies beside it.
+        """
+        typed = _Typed(self, gridded, floats)
+        return tuple(typed.operators), _peak(typed.calls, typed.bytes)
 
 
 @dataclass
@@ -122,8 +141,7 @@ def _record(module: nn.Module, input_size: int) -> Recorded:
     finally:
         for hook in hooks:
             hook.remove()
-    kept = list(_unfolded(watch.seen))
-    return Recorded(tuple(call.operator for call in kept), _peak(kept, watch.sizes))
+    return Recorded(tuple(_unfolded(watch.seen)), tuple(watch.sizes))
 
 
 @contextlib.contextmanager
@@ -176,8 +194,54 @@ def _unfolded(seen: list[_Seen]) -> Iterator[_Seen]:
         yield _Seen(call.name, call.operator, [now(number) for number in call.reads], now(call.writes))
 
 
-def _peak(calls: list[_Seen], sizes: list[int]) -> int:
-    """Numbers in all buffers that are alive at once, at the worst moment.
+class _Typed:
+    """The calls of a network that is partly int8, with the copies between the types as calls of their own, and the bytes of each buffer."""
+
+    def __init__(self, recorded: Recorded, gridded: Collection[str], floats: Collection[str]):
+        self.numbers, self.bytes = recorded.sizes, list(recorded.sizes)
+        self.operators: list[Operator] = []
+        self.calls: list[_Seen] = []
+        self.lies: dict[int, dict[str, int]] = {}  # buffer → type → the buffer that holds it in that type
+        readers = [call.operator.layer for call in recorded.calls if 0 in call.reads]
+        self._place(0, "int8" if all(layer in gridded for layer in readers) else "float32")
+        for call in recorded.calls:
+            self._add(call, gridded, floats)
+
+    def _add(self, call: _Seen, gridded: Collection[str], floats: Collection[str]) -> None:
+        layer, kind = call.operator.layer, call.operator.kind
+        rounded = kind == POOLING or call.name == "cat" or (call.name in ("add", "add_") and len(call.reads) > 1)
+        int8 = layer not in floats and (layer in gridded or rounded or all("int8" in self.lies[read] for read in call.reads))
+        operator = replace(call.operator, int8=int8)
+        reads = [self._read(read, operator.type) for read in call.reads]
+        if call.writes in call.reads:
+            writes = self.lies[call.writes][operator.type]
+            self.lies[call.writes] = {operator.type: writes}  # the copy in the other type is out of date
+        else:
+            writes = self._place(call.writes, operator.type)
+        self.operators.append(operator)
+        self.calls.append(_Seen(call.name, operator, reads, writes))
+
+    def _place(self, number: int, type: str) -> int:
+        """The buffer that a new value is written to."""
+        if number in self.lies:  # a part of it was written before
+            return self._read(number, type)
+        self.bytes[number] = BYTES[type] * self.numbers[number]
+        self.lies[number] = {type: number}
+        return number
+
+    def _read(self, number: int, type: str) -> int:
+        """The buffer that holds a value in that type, copied there where it has been in the other alone."""
+        lies = self.lies[number]
+        if type not in lies:
+            (source,) = lies.values()
+            lies[type] = len(self.bytes)
+            self.bytes.append(BYTES[type] * self.numbers[number])
+            self.calls.append(_Seen("convert", Operator("", MOVE, 0, 0, 0, 0), [source], lies[type]))
+        return lies[type]
+
+
+def _peak(calls: Sequence[_Seen], sizes: Sequence[int]) -> int:
+    """Numbers, or whatever `sizes` are in, in all buffers that are alive at once, at the worst moment.
 
     A buffer lives from the call that writes it to the last that reads it, the picture from the beginning, the logits to the end.
     An element-wise call writes over an input of the same size that nobody reads afterwards.

@@ -28,25 +28,32 @@ if TYPE_CHECKING:
 
 SHIPPED = ASSETS / "graphs.json"
 SHELF = "graphs"
-VERSION = 1  # of how operators are counted
+VERSION = 1  # of how operators are counted that are all of one type
+MIXED = 2  # of how those of both are, which nothing shipped has
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`peak` is the most numbers that lie between operators at once."""
+    """`peak` is the most numbers that lie between operators at once, and `bytes`, where they are of both types, the most bytes."""
 
     operators: tuple[Operator, ...]
     peak: int
+    bytes: int | None = None
 
     @property
     def type(self) -> str:
-        """int8 where any operator runs as it; what lies between operators is then of one byte."""
+        """int8 where any operator runs as it."""
         return "int8" if any(operator.int8 for operator in self.operators) else "float32"
 
     @property
     def activation_bytes(self) -> int:
         """Peak activation memory for one picture."""
-        return self.peak * BYTES[self.type]
+        return self.peak * BYTES[self.type] if self.bytes is None else self.bytes
+
+    @property
+    def counted(self) -> bool:
+        """Whether it says what both types take; graphs that were kept once took one byte for every number."""
+        return self.bytes is not None or len({operator.int8 for operator in self.operators}) < 2
 
     @property
     def weight_bytes(self) -> int:
@@ -63,11 +70,12 @@ class Graph:
         return digest(json.dumps([VERSION, self.to_json()]))
 
     def to_json(self) -> dict:
-        return {"peak": self.peak, "operators": [operator.to_json() for operator in self.operators]}
+        mixed = {} if self.bytes is None else {"bytes": self.bytes}
+        return {"peak": self.peak} | mixed | {"operators": [operator.to_json() for operator in self.operators]}
 
     @staticmethod
     def from_json(value: Mapping) -> Graph:
-        return Graph(tuple(Operator.from_json(each) for each in value["operators"]), value["peak"])
+        return Graph(tuple(Operator.from_json(each) for each in value["operators"]), value["peak"], value.get("bytes"))
 
 
 @dataclass(frozen=True)
@@ -75,22 +83,24 @@ class Operators(Asked):
     """What is asked: the operators of a recipe; `measure` answers with their graph."""
 
     kind: ClassVar[str] = "graph"
-    version: ClassVar[int] = VERSION
+    version: ClassVar[int] = MIXED
 
 
 def of(subject: Compressed) -> Graph:
-    """Counted on the subject's shapes. Where its grids allow real int8, every operator is int8 but the layers whose weights have no grid."""
+    """Counted on the shapes. Where grids allow real int8, operators are int8, but for layers whose weights have no grid and what they alone feed."""
     from core.metrics.operators import record
     from core.runtimes.onnx import int8_possible
     from core.weights import weights_of
 
     recorded = record(subject.module, subject.architecture.input_size)
-    operators = recorded.operators
-    if int8_possible(subject) is None:
-        matrices = [name for name, _parameter in weights_of(subject.module)]
-        floats = {name.rpartition(".")[0] for name in matrices if name not in subject.weights or subject.weights[name].grid is None}
-        operators = tuple(replace(each, int8=each.layer not in floats) for each in operators)
-    return Graph(operators, recorded.peak)
+    if int8_possible(subject) is not None:
+        return Graph(recorded.operators, recorded.peak)
+    matrices = {name: name.rpartition(".")[0] for name, _parameter in weights_of(subject.module)}
+    floats = {layer for name, layer in matrices.items() if name not in subject.weights or subject.weights[name].grid is None}
+    if not floats:
+        return Graph(tuple(replace(each, int8=True) for each in recorded.operators), recorded.peak)
+    operators, most = recorded.partly_int8(set(matrices.values()) - floats, floats)
+    return Graph(operators, recorded.peak, most)
 
 
 def figures(subject: Compressed) -> dict:
@@ -121,7 +131,8 @@ def find(key: str | None) -> Graph | None:
     if key is None:
         return None
     value = shipped().get(key) or kept.get_json(SHELF, f"{key}.json")
-    return Graph.from_json(value) if value is not None else None
+    graph = Graph.from_json(value) if value is not None else None
+    return graph if graph is not None and graph.counted else None
 
 
 @functools.cache

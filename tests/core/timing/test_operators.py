@@ -35,6 +35,39 @@ def test_a_residual_network_by_hand():
     assert found.peak == 256 + 512 + 768  # while both are copied into one
 
 
+@pytest.mark.parametrize(
+    ("floats", "most"),
+    [
+        ({"conv1", "fc"}, 4 * (192 + 256)),  # the picture and what the first layer makes of it; it is rounded afterwards, to 256 beside 1024 bytes
+        ({"wide"}, 256 + 4 * (256 + 512)),  # the sum, which is read again later, its widened copy, and what is made of it
+        ({"conv2"}, 256 + 4 * (256 + 256)),  # what the sum reads too, its widened copy, and what is made of it
+        ({"fc"}, 256 + 512 + 768), (set(), 256 + 512 + 768),
+    ],
+)  # fmt: skip
+def test_a_residual_network_of_both_types_by_hand(floats, most):
+    found = record(Residual().eval(), 8)
+    operators, told = found.partly_int8({"conv1", "conv2", "wide", "fc"} - floats, floats)
+    assert told == most
+    assert {each.layer for each in operators if not each.int8} == floats
+    assert [(each.macs, each.inputs, each.outputs) for each in operators] == [(each.macs, each.inputs, each.outputs) for each in found.operators]
+
+
+def test_what_follows_a_float32_layer_stays_float32_until_it_is_rounded():
+    chain = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Hardswish(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 5)).eval()
+    operators, most = record(chain, 8).partly_int8({"4"}, {"0"})
+    assert [each.int8 for each in operators] == [False, False, True, True]
+    assert most == 4 * 1024 + 1024  # hard swish writes over its input, and its values are rounded before they are pooled
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "densenet121", "swin_t"])
+def test_bytes_of_one_type_are_the_numbers_times_its_size(model):
+    found = record(Architecture.plain(model, 10, 32).build(), 32)
+    layers = {each.layer for each in found.operators}
+    for gridded, floats, size in ((layers, set(), 1), (set(), layers, 4)):
+        operators, most = found.partly_int8(gridded, floats)
+        assert most == size * found.peak and all(each.int8 == (size == 1) for each in operators)
+
+
 def test_a_chain_by_hand():
     chain = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Hardswish(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 5)).eval()
     found = record(chain, 8)
@@ -62,4 +95,7 @@ def test_the_operators_multiply_as_often_as_the_layers(model, size):
 
 
 def test_resnet18_holds_most_while_it_pools():
-    assert record(Architecture.plain("resnet18", 10, 32).build(), 32).peak == 16 * 16 * 64 + 8 * 8 * 64
+    found = record(Architecture.plain("resnet18", 10, 32).build(), 32)
+    assert found.peak == 16 * 16 * 64 + 8 * 8 * 64
+    inner = {each.layer for each in found.operators if each.weights} - {"conv1", "fc"}
+    assert found.partly_int8(inner, {"conv1", "fc"})[1] == 16 * 16 * 64 * (4 + 1)  # while what the first layer made is rounded, four times what all int8 takes
