@@ -16,9 +16,13 @@ PREVIEW_SAMPLE = 1 << 16  # weights that a preview clusters
 class ShareWeights(Step):
     """Replaces each weight by the nearest of k shared values: w ≈ entries[code], the k centres of one-dimensional k-means.
 
-    The squared error Σ (w − entries[code])² is within 2 % of the least from the exact start; from the others, which the paper
-    compares, what Lloyd's iteration reaches. Pruned weights stay 0 and take no part. One codebook for each layer or one for all. A
-    training step that follows trains the entries, by the sum of their weights' gradients. Han et al. 2016, arXiv:1510.00149.
+    From the exact start the squared error Σ (w − entries[code])² of trained layers is within 2 % of the least for up to 16 clusters. For more, it is
+    within 2 % of the least plus a ten-thousandth of Σ (w − mean)²: where few weights lie far out, that may be several times the least. From the other
+    starts, which the paper compares, it is what Lloyd's iteration reaches: of resnet18 in 16 clusters up to a fifth above the least, of other
+    models and with more clusters many times the least.
+
+    Pruned weights stay 0 and take no part. One codebook for each layer or one for all. A training step that follows trains the entries, by
+    the sum of their weights' gradients. Han et al. 2016, arXiv:1510.00149.
     """
 
     name: ClassVar[str] = "share_weights"
@@ -29,7 +33,7 @@ class ShareWeights(Step):
     init: str = param(
         "exact",
         choices=("exact", "linear", "density", "kmeans++"),
-        help="Where k-means starts: near the least error, evenly over the range, over the ranks, or drawn.",
+        help="Where k-means starts: near the least error, evenly over the range, over the ranks, or drawn; from the last three it may end far above the least.",
     )
     scope: str = param("layer", choices=("layer", "model"), help="A codebook for each layer, or one for all of them.")
     layers: str = layers_param()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import ckwrap
 import numpy as np
 import pytest
 import torch
 
-from core import artifact
+from core import artifact, zoo
 from core.arithmetic import clusters as module
 from core.arithmetic import grids
 from core.arithmetic.clusters import centres
@@ -19,6 +21,7 @@ from core.methods.apply import apply
 from core.methods.finetune import Finetune
 from core.methods.magnitude_prune import MagnitudePrune
 from core.methods.share_weights import ShareWeights
+from core.models.architecture import Architecture
 from core.weights import Compressed, trainable
 
 SHAPES = {
@@ -41,6 +44,57 @@ def test_k_means_is_within_two_percent_of_the_optimum(shape, clusters):
     found = centres(numbers, clusters, "exact", 0)
     assert len(found) == clusters and (np.diff(found) > 0).all()
     assert error(numbers, found.astype(float)) <= 1.02 * best
+
+
+FEW = 15_000  # weights of a layer that the test of many clusters looks at, since the least error of more takes long to find
+
+
+def least(numbers: np.ndarray, clusters: int) -> float:
+    return error(numbers, np.asarray(ckwrap.ckmeans(numbers, clusters, method="loglinear").centers))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Callable[[str], torch.nn.Module]:
+    """The shipped checkpoints on Fashion-MNIST, each loaded once; not to be changed."""
+    return functools.cache(lambda model: zoo.checkpoint(model, "fashion_mnist").load())
+
+
+@pytest.mark.parametrize(
+    ("layer", "bounds"),  # of the error, in times the least; 2 % are promised of "exact" alone
+    [
+        ("layer1.0.conv1", {"exact": 1.02, "density": 1.02, "kmeans++": 1.03, "linear": 1.1}),
+        ("layer3.0.conv1", {"exact": 1.02, "density": 1.02, "kmeans++": 1.02, "linear": 1.02}),
+        ("fc", {"exact": 1.02, "density": 1.2, "kmeans++": 1.2, "linear": 1.2}),
+    ],
+)
+def test_a_trained_layer_in_16_clusters_is_near_the_optimum_from_every_start(layer, bounds, trained, context):
+    whole = trained("resnet18")
+    numbers = whole.get_submodule(layer).weight.detach().double().numpy().ravel()
+    kept = numbers != 0  # what is 0 stays
+    best = least(numbers[kept], 16)
+    assert ShareWeights().clusters == 16 and ShareWeights().init == "exact"
+    for init, bound in bounds.items():
+        for seed in (0, 1, 2) if init == "kmeans++" else (0,):
+            subject = Compressed.of(whole, Architecture("resnet18", 10, 32))
+            apply(ShareWeights(init=init, layers=layer), subject, dataclasses.replace(context, seed=seed))
+            shared = subject.value(f"{layer}.weight").double().numpy().ravel()
+            assert len(np.unique(shared[kept])) == 16 and not shared[~kept].any()
+            assert (1 - 1e-6) * best <= float(np.square(numbers - shared).sum()) <= bound * best, (init, seed)
+
+
+@pytest.mark.parametrize("clusters", [16, 32, 128, pytest.param(256, marks=pytest.mark.slow)])
+def test_layers_with_few_weights_far_out_keep_the_bound_that_is_promised(clusters, trained):
+    """Of mobilenet_v3_small, where the largest weight of a layer may be 94 standard deviations out, and a thousand times the median."""
+    ratios = []
+    for parameter in trained("mobilenet_v3_small").parameters():
+        row = parameter.detach().numpy().ravel()
+        row = row[row != 0]
+        if parameter.dim() > 1 and row.size <= FEW and len(np.unique(row)) > clusters:
+            numbers = row.astype(float)
+            best, found = least(numbers, clusters), error(numbers, centres(row, clusters, "exact", 0).astype(float))
+            assert found <= 1.02 * best + (0 if clusters <= 16 else 1e-4 * numbers.size * numbers.var())
+            ratios.append(found / best)
+    assert len(ratios) > 30 and (clusters == 16 or max(ratios) > 1.02)  # or else 2 % could be promised
 
 
 def plain_least_error(numbers: np.ndarray, clusters: int) -> float:
