@@ -248,7 +248,10 @@ class _Entries(nn.Module):
 
 
 class _Gather(torch.autograd.Function):
-    """entries[codes]; indexing's own backward pass sorts the codes, which takes fifty times as long as this sum."""
+    """entries[codes]; indexing's own backward pass sorts the codes, which takes fifty times as long as this sum.
+
+    The sum is the processor's on every device: MPS has no float64, and CUDA adds in another order each time.
+    """
 
     @staticmethod
     def forward(ctx, entries: Tensor, codes: Tensor) -> Tensor:
@@ -259,8 +262,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (codes,) = ctx.saved_tensors
-        sums = torch.bincount(codes.reshape(-1), gradient.reshape(-1).double(), minlength=ctx.count)
-        return sums.to(gradient.dtype), None
+        sums = torch.bincount(codes.reshape(-1).cpu(), gradient.reshape(-1).cpu().double(), minlength=ctx.count)
+        return sums.to(gradient.dtype).to(gradient.device), None
 
 
 @dataclass(frozen=True)

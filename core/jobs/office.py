@@ -32,7 +32,7 @@ from core.jobs.turns import core_count
 
 IDLE_MINUTES = 20.0
 HOST = "127.0.0.1"
-CHECK_SECONDS = 60
+CHECK_SECONDS = 90
 LOCK, ADDRESS = "office.lock", "cluster.json"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Dask's own settings. A task may lose two workers. No worker puts results on disk, and the processes look at themselves

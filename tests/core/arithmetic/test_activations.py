@@ -161,6 +161,28 @@ def test_rounding_is_numpys_and_torchs_and_its_gradient_stops_outside_the_range(
     assert torch.equal(learning.grad, torch.from_numpy((code >= 0) & (code <= 63)).float())
 
 
+@given(st.floats(2**-20, 8.0, width=32), st.integers(1, 8), st.integers(0, 255), st.integers(0, 2**31))
+def test_rounding_written_out_is_the_kernels_to_the_bit_and_so_is_its_gradient(scale, bits, zero_point, seed):
+    """Which a device computes that lacks the kernel; halves, what lies beside them and what lies outside the range among it."""
+    generator = torch.Generator().manual_seed(seed)
+    highest = 2**bits - 1
+    zero_point = min(zero_point, highest)
+    halves = torch.arange(-2 * highest, 2 * highest + 1) * (scale / 2)
+    beside = [torch.nextafter(halves, torch.tensor(side)) for side in (-torch.inf, torch.inf)]
+    value = torch.cat([halves, *beside, torch.randn(500, generator=generator) * scale * highest, torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1e6, -1e6]) * scale])
+    weight = torch.randn(value.shape, generator=generator)
+    found = []
+    for rounding in (
+        lambda x: activations.Rounded.apply(x, scale, -zero_point, highest - zero_point),
+        lambda x: activations.rounded(x, scale, zero_point, bits),
+    ):
+        leaf = value.clone().requires_grad_()
+        out = rounding(leaf)
+        (out * weight).sum().backward()
+        found.append((out.detach().view(torch.int32), leaf.grad.view(torch.int32)))
+    assert all(torch.equal(own, kernels) for own, kernels in zip(*found))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_very_fine_grids_hardly_change_a_model(name):
     """Rounding in the wrong place, or of a tensor that a later operation changes in place, would show."""
