@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _here(live: Mapping | None, x: str, theme: Theme) -> list[dict]:
 
 def hover(row: Mapping, x: str) -> str:
     """What a point says when it is pointed at: recipe, accuracy with interval and n, sizes, latency, provenance."""
-    lines = [f"<b>{row['words']}</b>"]
+    lines = [f"<b>{escape(row['words'])}</b>"]
     if row.get("top1_low") is not None:
         how = "preview" if row["state"] == PREVIEW else row["provenance"].get("top1", "measured")
         lines.append(f"{row['top1']:.2f} % top-1 ({row['top1_low']:.2f}…{row['top1_high']:.2f}), {how}, {row['split']}, n = {row['images']:,}")

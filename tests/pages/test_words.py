@@ -77,6 +77,16 @@ def test_budgets_answer_in_words():
     assert said.startswith("No measured run has") and "The nearest is" in said and "The budget that binds" in said
 
 
+def test_patterns_of_layers_are_no_markdown_and_no_html():
+    from core import charts
+
+    assert (
+        words.unmarked("Quantize 4 bits on *conv1*, f[c]") == r"Quantize 4 bits on \*conv1\*, f\[c\]"
+        and words.unmarked("Prune weights 80 %") == "Prune weights 80 %"
+    )
+    assert "<b>Quantize 4 bits on f[c&lt;]</b>" in charts.hover(RUN | {"words": "Quantize 4 bits on f[c<]"}, "artifact_bytes")
+
+
 def test_durations():
     assert [words.duration(seconds) for seconds in (0.2, 6, 22, 200, 8000)] == ["≈ 1 s", "≈ 6 s", "≈ 20 s", "≈ 3 min", "≈ 2.2 h"]
 
