@@ -26,11 +26,12 @@ from core.work import Work
 SHIPPED = ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5"]
 FAMILIES = [
     "mobilenet_v2",
+    "vgg11_bn",
     *(
         pytest.param(model, marks=pytest.mark.slow)
         for model in (
             "resnet50", "resnext50_32x4d", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "regnet_y_400mf", "convnext_tiny", "swin_t",
-            "vgg11_bn", "vit_b_32",
+            "vit_b_32",
         )
     ),
 ]  # fmt: skip
@@ -103,8 +104,10 @@ def test_a_chain_of_layers_by_brute_force():
 
 @pytest.mark.parametrize("model", SHIPPED + FAMILIES)
 def test_what_stays_computes_what_the_whole_network_does_when_nothing_reads_the_rest(model):
-    module = lively(Architecture.plain(model, 10, 32).build())
-    groups = channels.groups(module, 32)
+    module = Architecture.plain(model, 10, 32).build()
+    if model.startswith("vgg"):  # whose hidden layers of 4,096 take gigabytes in float64
+        module.classifier[0], module.classifier[3], module.classifier[6] = nn.Linear(512 * 49, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+    groups = channels.groups(lively(module), 32)
     chosen = half_of_each(groups)
     whole, smaller = module.double(), copy.deepcopy(module)
     before = cost.parameters(smaller)

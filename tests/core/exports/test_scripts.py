@@ -48,7 +48,9 @@ def pictures(tmp_path_factory) -> dict[str, Path]:
     return {suffix: folder / f"p.{suffix}" for suffix in ("npy", "npz")}
 
 
-@pytest.mark.parametrize("format", ["onnx-int8", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name not in ("onnx-int8", "artifact"))])
+@pytest.mark.parametrize(
+    "format", ["onnx-int8", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name not in ("onnx-int8", "artifact", "tflite-fp16"))]
+)
 def test_the_script_gives_the_engines_answers_with_its_runtime_alone(five_layer_checkpoint, sites, pictures, tmp_path, format):
     if FORMATS.get(format).missing() is not None:
         pytest.skip("LiteRT is not here")
