@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ START_SECONDS = 120.0
 LOOK_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 RESEND_SECONDS, CONNECT_SECONDS = 3.0, 5
 LARGEST_LOG_BYTES = 5_000_000
+STACKS_SECONDS, KILLED_SECONDS = 1.0, 10.0  # to write where it stands, and to be gone, of a cluster process that does not end by itself
 
 
 def running_office() -> dict | None:
@@ -73,17 +75,30 @@ def find_office(start: bool, options: tuple[str, ...] = (), given_up: Callable[[
 
 
 def stop_office(seconds: float = 60.0) -> bool:
-    """Ask the cluster process of this home to end, and wait for that; False when there was none."""
-    import signal
+    """Ask the cluster process of this home to end, and wait for that; False when there was none.
 
+    One that has not ended by then writes where it stands into its log and is killed; its work is taken up by the next one.
+    """
     found = running_office()
     if found is None:
         return False
     os.kill(found["pid"], signal.SIGTERM)
+    if not _ends(seconds):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found["pid"], signal.SIGUSR1)
+            time.sleep(STACKS_SECONDS)
+            os.kill(found["pid"], signal.SIGKILL)
+        if not _ends(KILLED_SECONDS):
+            raise ClusterError(f"The cluster process {found['pid']} does not end; its log is at {home() / LOG}.")
+    return True
+
+
+def _ends(seconds: float) -> bool:
+    """Whether the cluster process is gone within so long."""
     end, lock = time.monotonic() + seconds, FileLock(folder() / LOCK)
     while not lock.is_free():
         if time.monotonic() > end:
-            raise ClusterError(f"The cluster process {found['pid']} does not end; its log is at {home() / LOG}.")
+            return False
         time.sleep(0.05)
     return True
 
