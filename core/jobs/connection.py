@@ -84,7 +84,7 @@ def stop_office(seconds: float = 60.0) -> bool:
         return False
     os.kill(found["pid"], signal.SIGTERM)
     if not _ends(seconds):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, AttributeError):  # Windows has neither, and ends at once
             os.kill(found["pid"], signal.SIGUSR1)
             time.sleep(STACKS_SECONDS)
             os.kill(found["pid"], signal.SIGKILL)

@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dashboard", action="store_true", help="open Dask's own dashboard as well (its address is in cluster.json)")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where every thread stands, into the log
+    if os.name != "nt":
+        faulthandler.register(signal.SIGUSR1, all_threads=True)  # where every thread stands, into the log
     try:
         return serve(Options(given.idle_timeout, given.dashboard))
     except ParetoscopeError as error:
