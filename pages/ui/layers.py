@@ -103,7 +103,7 @@ def _controls(view: View, asked: Sensitivity, heat: Look) -> None:
         )  # fmt: skip
         pictures = state.mirror("layer_pictures", PICTURES.index(asked.images))
         st.selectbox(
-            "Pictures", range(len(PICTURES)), key=pictures, width=170,
+            "Pictures", range(len(PICTURES)), key=pictures, width=205,
             on_change=state.told(pictures, lambda at: layer.show(pictures=PICTURES[at])),
             format_func=lambda at: "all" if PICTURES[at] is None else f"first {PICTURES[at]:,}",
             help="How many pictures of the validation split each cell is measured on: more take longer, and tell smaller differences apart.",

@@ -89,6 +89,7 @@ function make(root) {
       data.push(...tail);
       if (wanted.tall) layout.yaxis.range = [...wanted.tall];
       layout.font = { ...layout.font, family: table.$font };
+      if (layout.hoverlabel) layout.hoverlabel.font = { ...layout.hoverlabel.font, family: table.$font };
       layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: table.$muted, activecolor: table.$ink }; // by default a grey block on a clear paper
       keepZoom(layout);
       keepHidden(data);
