@@ -21,8 +21,7 @@ STILL = 1e-6  # of the range: centres that moved no farther have settled
 DRAWN = 1 << 12  # numbers among which kmeans++ chooses its centres
 SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
 BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
-FEW_CLUSTERS, FEW_GROUPS = 16, 384  # of neighbours, that "exact" cuts between for so few clusters
-MANY_GROUPS, GROUPS_A_CLUSTER = 1024, 16  # at least, for more
+FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
 PIECE = 1 << 22  # numbers that are looked at in one turn, some hundredths of a second
 QUANTILES = 8  # of each sorted piece, by which the ranges are chosen that pieces are put together in
 Turn = Callable[[], contextlib.AbstractContextManager]
@@ -177,32 +176,17 @@ def _fill(values: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.nda
 def _exact(tally: Tally, count: int) -> np.ndarray:
     """The means (count,) of the best cut of the numbers into ranges, each a union of groups of neighbours.
 
-    What lies inside a group adds the same to the error of every cut, so that its mean stands for it.
+    Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse. What lies inside
+    a group adds the same to the error of every cut, so that its mean stands for it.
     """
-    values = tally.values
-    starts = _even_groups(tally) if count <= FEW_CLUSTERS else _groups(tally, max(MANY_GROUPS, GROUPS_A_CLUSTER * count))
+    values, total = tally.values, tally.before[-1]
+    groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
+    ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
+    wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
+    starts = np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
     borders = np.append(np.unique(np.searchsorted(values, values[starts])), len(values))  # equal numbers stay together
     sizes, largest = np.diff(tally.before[borders]), np.abs(values[[0, -1]]).max().astype(np.float64)
     middles, group = np.unique(np.diff(tally.sums[borders]) / sizes / largest, return_inverse=True)  # tiny numbers of a sum may come out alike
     found = ckwrap.ckmeans(middles, min(count, len(middles)), weights=np.bincount(group, sizes), method="loglinear")
     means = np.sort(found.centers) * largest
     return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))
-
-
-def _even_groups(tally: Tally) -> np.ndarray:
-    """Where groups begin, half of which hold equally many numbers and half are equally wide, so that neither the middle nor the ends are coarse."""
-    values, total = tally.values, tally.before[-1]
-    ranks = np.searchsorted(tally.before, np.linspace(0, total, FEW_GROUPS // 2 + 1)[:-1].astype(int), side="right") - 1
-    wide = np.searchsorted(values, np.linspace(values[0], values[-1], FEW_GROUPS // 2, dtype=np.float64))
-    return np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
-
-
-def _groups(tally: Tally, count: int) -> np.ndarray:
-    """Where `count` groups begin that lie as densely as the centres of the best of many clusters do: as the cube root of the numbers' density.
-
-    Bennett 1948, doi:10.1002/j.1538-7305.1948.tb01340.x; also where a few numbers lie a hundred times as far out as the others.
-    """
-    gaps = np.diff(tally.values.astype(np.float64))
-    widths = (np.concatenate([gaps[:1], gaps]) + np.concatenate([gaps, gaps[-1:]])) / 2
-    room = np.cumsum(np.cbrt(np.diff(tally.before) * widths**2))
-    return np.minimum(np.searchsorted(room, np.linspace(0, room[-1], count + 1)[:-1]), len(widths) - 1)
