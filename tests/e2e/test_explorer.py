@@ -100,6 +100,17 @@ def test_zoom_and_hidden_traces_survive_updates(explorer):
     assert explorer.page.evaluate(hidden)
 
 
+def test_a_chart_taken_away_first_ends_what_it_began(explorer):
+    explorer.open()
+    taken = """async () => {
+        const chart = document.querySelector('.paretochart');
+        Plotly.relayout(chart, { 'xaxis.tickmode': 'auto' });
+        chart.chart.remove();
+        await new Promise(done => setTimeout(done, 1500));
+    }"""
+    explorer.page.evaluate(taken)  # a page error fails the test
+
+
 def test_three_dimensions_and_back(explorer):
     """The whole of plotly.js comes with the first chart that needs it, and draws the flat one from then on."""
     drawn = "document.querySelector('.paretochart')._fullData"

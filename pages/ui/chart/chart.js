@@ -6,6 +6,7 @@
 const SVG_ICON = { width: 24, height: 24, path: "M4 4h16v16H4zM6 16l4-5 3 3 3-4 2 3v5H6z" };
 const HOME_ICON = { width: 24, height: 24, path: "M12 4l9 8h-3v8h-5v-5h-2v5H6v-8H3z" };
 const CSV_ICON = { width: 24, height: 24, path: "M3 5h18v3H3zM3 10h18v3H3zM3 15h18v3H3z" };
+const LATER_MS = 1000; // plotly.js ends after an event what it began in it, and fails where the chart was purged meanwhile
 
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
   const root = parentElement.querySelector(".paretochart");
@@ -15,7 +16,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
 }
 
 function make(root) {
-  let plotly, trigger, report, wanted, frame = null, base = null, moving = "", worn = "", high = "", busy = Promise.resolve(), waiting = null;
+  let plotly, trigger, report, wanted, frame = null, base = null, moving = "", worn = "", high = "", busy = Promise.resolve(), waiting = null, gone = false;
   const size = new ResizeObserver(() => {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => { if (root._fullLayout && root.clientWidth) plotly.Plots.resize(root); });
@@ -59,7 +60,8 @@ function make(root) {
 
   const apply = async () => {
     // Drawing now would take the frame out of a hand that draws one; a hand that left the window is not waited for.
-    for (let waits = 0; root._dragging && waits < 200; waits++) await new Promise((done) => setTimeout(done, 50));
+    for (let waits = 0; root._dragging && !gone && waits < 200; waits++) await new Promise((done) => setTimeout(done, 50));
+    if (gone) return;
     changeHands();
     const table = colours();
     const tail = paint(wanted.moving, table);
@@ -162,6 +164,7 @@ function make(root) {
       trigger = setTriggerValue;
       report = setStateValue;
       wanted = data;
+      gone = false;
       root.style.height = data.height;
       root.setAttribute("aria-label", data.label);
       if (waiting) return;
@@ -176,7 +179,8 @@ function make(root) {
       clearTimeout(waiting);
       size.disconnect();
       window.removeEventListener("paretoscope-drag", hear);
-      if (plotly && root._fullLayout) plotly.purge(root);
+      gone = true;
+      busy.then(() => setTimeout(() => { if (gone && root._fullLayout) plotly.purge(root); }, LATER_MS));
     },
   };
 }
