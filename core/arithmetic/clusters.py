@@ -21,7 +21,8 @@ STILL = 1e-6  # of the range: centres that moved no farther have settled
 DRAWN = 1 << 12  # numbers among which kmeans++ chooses its centres
 SORTED_BELOW = 1 << 15  # so few numbers are sorted; more are counted in buckets
 BUCKETS_A_CLUSTER = 64  # numbers in fewer buckets are sorted after all: they lie closer together than float16 can tell
-FEW_GROUPS, MANY_GROUPS = 384, 1024  # of neighbours, that "exact" cuts between
+FEW_CLUSTERS, FEW_GROUPS = 16, 384  # of neighbours, that "exact" cuts between for so few clusters
+MANY_GROUPS, GROUPS_A_CLUSTER = 512, 4  # at least, for more
 PIECE = 1 << 22  # numbers that are looked at in one turn, some hundredths of a second
 QUANTILES = 8  # of each sorted piece, by which the ranges are chosen that pieces are put together in
 Turn = Callable[[], contextlib.AbstractContextManager]
@@ -176,17 +177,42 @@ def _fill(values: np.ndarray, moved: np.ndarray, sizes: np.ndarray, ends: np.nda
 def _exact(tally: Tally, count: int) -> np.ndarray:
     """The means (count,) of the best cut of the numbers into ranges, each a union of groups of neighbours.
 
-    Half of the groups hold equally many numbers, half are equally wide, so that neither the middle nor the ends are coarse. What lies inside
-    a group adds the same to the error of every cut, so that its mean stands for it.
+    What lies inside a group adds the same to the error of every cut, so that its mean stands for it.
     """
-    values, total = tally.values, tally.before[-1]
-    groups = FEW_GROUPS if 12 * count <= FEW_GROUPS else max(MANY_GROUPS, 6 * count)
-    ranks = np.searchsorted(tally.before, np.linspace(0, total, groups // 2 + 1)[:-1].astype(int), side="right") - 1
-    wide = np.searchsorted(values, np.linspace(values[0], values[-1], groups // 2, dtype=np.float64))
-    starts = np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
+    values = tally.values
+    starts = _even_groups(tally) if count <= FEW_CLUSTERS else _dense_groups(tally, max(MANY_GROUPS, GROUPS_A_CLUSTER * count))
     borders = np.append(np.unique(np.searchsorted(values, values[starts])), len(values))  # equal numbers stay together
     sizes, largest = np.diff(tally.before[borders]), np.abs(values[[0, -1]]).max().astype(np.float64)
     middles, group = np.unique(np.diff(tally.sums[borders]) / sizes / largest, return_inverse=True)  # tiny numbers of a sum may come out alike
     found = ckwrap.ckmeans(middles, min(count, len(middles)), weights=np.bincount(group, sizes), method="loglinear")
     means = np.sort(found.centers) * largest
     return means if means.size == count else np.sort(np.concatenate([means, np.linspace(values[0], values[-1], count - means.size)]))
+
+
+def _even_groups(tally: Tally) -> np.ndarray:
+    """Where groups begin, half of which hold equally many numbers and half are equally wide, so that neither the middle nor the ends are coarse."""
+    values, total = tally.values, tally.before[-1]
+    ranks = np.searchsorted(tally.before, np.linspace(0, total, FEW_GROUPS // 2 + 1)[:-1].astype(int), side="right") - 1
+    wide = np.searchsorted(values, np.linspace(values[0], values[-1], FEW_GROUPS // 2, dtype=np.float64))
+    return np.concatenate([ranks, np.minimum(wide, len(values) - 1)])
+
+
+def _dense_groups(tally: Tally, count: int) -> np.ndarray:
+    """Where some `count` groups begin that lie as densely as the centres of the best of many clusters do: as the cube root of the numbers' density.
+
+    Bennett 1948, doi:10.1002/j.1538-7305.1948.tb01340.x. A number that is alone far out has a group for itself and leaves the rest to the others.
+    """
+    firsts = np.flatnonzero(np.concatenate([[True], tally.values[1:] != tally.values[:-1]]))  # of equal numbers
+    if len(firsts) <= count:
+        return firsts
+    gaps = np.diff(tally.values[firsts].astype(np.float64))
+    widths = np.concatenate([gaps[:1], gaps]) + np.concatenate([gaps, gaps[-1:]])
+    room = np.cbrt(np.diff(tally.before[np.append(firsts, len(tally.values))]) * widths**2)
+    parted = np.partition(room, -count)
+    falling = np.sort(parted[-count:])[::-1]
+    shares = (parted[:-count].sum() + np.cumsum(falling[::-1])[::-1]) / np.arange(count, 0, -1)  # of a group, when 0, 1, … of the largest have one each
+    room = np.minimum(room, shares[np.argmax(falling <= shares)])
+    ends = np.cumsum(room)
+    starts = np.searchsorted(ends, np.linspace(0, ends[-1], count, endpoint=False), side="right")
+    alone = np.flatnonzero(room == room.max())
+    return firsts[np.unique(np.minimum(np.concatenate([starts, alone, alone + 1]), len(firsts) - 1))]

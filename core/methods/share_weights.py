@@ -9,6 +9,7 @@ from core.methods.apply import applies, fits
 from core.recipe import GRID, Step, layers_param, param, register
 
 PREVIEW_SAMPLE = 1 << 16  # weights that a preview clusters
+MOST_ALIKE = 16  # clusters, up to which "exact" is as it always was
 
 
 @register
@@ -16,10 +17,9 @@ PREVIEW_SAMPLE = 1 << 16  # weights that a preview clusters
 class ShareWeights(Step):
     """Replaces each weight by the nearest of k shared values: w ≈ entries[code], the k centres of one-dimensional k-means.
 
-    From the exact start the squared error Σ (w − entries[code])² of trained layers is within 2 % of the least for up to 16 clusters. For more, it is
-    within 2 % of the least plus a ten-thousandth of Σ (w − mean)²: where few weights lie far out, that may be several times the least. From the other
-    starts, which the paper compares, it is what Lloyd's iteration reaches: of resnet18 in 16 clusters up to a fifth above the least, of other
-    models and with more clusters many times the least.
+    From the exact start the squared error Σ (w − entries[code])² of trained layers is within 2 % of the least. From the other starts, which the
+    paper compares, it is what Lloyd's iteration reaches: of resnet18 in 16 clusters up to a fifth above the least, of other models and with more
+    clusters many times the least.
 
     Pruned weights stay 0 and take no part. One codebook for each layer or one for all. A training step that follows trains the entries, by
     the sum of their weights' gradients. Han et al. 2016, arXiv:1510.00149.
@@ -40,8 +40,10 @@ class ShareWeights(Step):
 
     @property
     def edition(self) -> str:
-        """Starts were drawn among eight times as many weights once."""
-        return "drawn among few" if self.init == "kmeans++" else ""
+        """Starts were drawn among eight times as many weights once, and "exact" cut many clusters too coarsely where few weights lie far out."""
+        if self.init == "kmeans++":
+            return "drawn among few"
+        return "groups as dense as centres" if self.init == "exact" and self.clusters > MOST_ALIKE else ""
 
 
 @fits(ShareWeights)
