@@ -4,6 +4,7 @@ A line is one JSON object, as the script of an export prints it with `--time`:
 
     {"device": "kitchen-pi", "run": …, "format": "onnx", "runtime": "onnxruntime 1.31.1", "threads": 1, "batch": 1, "ms_p10": 14.0, "ms_p50": 14.2, …}
 
+One with `"disturbed": true` was taken beside other load three times over; it counts where there is no calm one.
 `run` (or `key`) names the run: its identity, its model/key, or its key with a field `model` beside it. `device` is a profile's name, or what a
 machine calls itself, and then whoever gives the line says which device that is. With lines, a device gets a factor of its own on its estimates.
 They are kept in PARETOSCOPE_HOME/devices/measured.jsonl. Imports no torch.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,19 @@ class Scale:
     """`factor` is by how much the device is slower than estimated, the median over `count` measurements there.
 
     `error` is the median absolute error of each with the factor that the others give; None for a single one. `types` are what was measured there.
+    `disturbed` is whether it was so by other load.
     """
 
     factor: float
     error: float | None
     count: int
     types: tuple[str, ...] = ("float32",)
+    disturbed: bool = False
 
     def words(self) -> str:
         many = f"{self.count} latencies" if self.count > 1 else "one latency"
-        found = f"scaled by {self.factor:.2f}, fitted to {many} measured on this device in {' and '.join(self.types)}"
+        how = f"{' and '.join(self.types)}{', disturbed by other load' if self.disturbed else ''}"
+        found = f"scaled by {self.factor:.2f}, fitted to {many} measured on this device in {how}"
         return f"{found}; the median error there is {100 * self.error:.0f} %, each held out in turn" if self.error is not None else found
 
 
@@ -80,8 +84,10 @@ def scale(device: Device, efficiency: Efficiency, given: Iterable[Mapping] | Non
                 continue
     there = [each for each in there if each[1] == type] or there
     there = [each for each in there if not _beside_estimates(each[0])] or there
+    there = [each for each in there if not each[0].get("disturbed")] or there
     types = ["float16" if _is_float16(line) else of for line, of, _ms in there]
-    return scale_of([ms for _line, _of, ms in there], [line["ms_p50"] for line, _of, _ms in there], types)
+    found = scale_of([ms for _line, _of, ms in there], [line["ms_p50"] for line, _of, _ms in there], types)
+    return replace(found, disturbed=True) if found and there[0][0].get("disturbed") else found
 
 
 def _beside_estimates(line: Mapping) -> bool:
@@ -151,6 +157,9 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
         if value.get(name, 1) != 1:
             raise BadField(f"{name} of line {number}", value[name], "1, which is what estimates are for")
     times = {name: _milliseconds(value[name], f"{name} of line {number}") for name in TIMES if value.get(name) is not None}
+    disturbed = value.get("disturbed", False)
+    if not isinstance(disturbed, bool):
+        raise BadField(f"disturbed of line {number}", disturbed, "true or false")
     if "ms_p50" not in times:
         raise BadInput(f"Line {number} has no ms_p50; it takes the median time for one picture in milliseconds.")
     run = _run(names["key"], value.get("model"), runs)
@@ -162,7 +171,7 @@ def _checked(number: int, text: str, runs: list[Mapping], given: str | None) -> 
     in_float32 = made is not None and not made.endswith("int8") and graph.type == "int8"
     estimate((graph.in_float32() if in_float32 else graph).operators, device.rates(), _PLAIN)  # whether the device has arithmetic for it
     kept = {**names, "device": device.name, **times, "threads": 1, "batch": 1, "model": run["model"], "graph": graph.key}
-    return kept | ({"format": made} if made is not None else {}) | ({"in_float32": True} if in_float32 else {})
+    return kept | ({"format": made} if made is not None else {}) | {name: True for name, so in (("in_float32", in_float32), ("disturbed", disturbed)) if so}
 
 
 def _formats() -> list[str]:

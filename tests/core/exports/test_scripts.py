@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     dataset = Dataset(source, source.read() if channels == 1 else {name: (np.repeat(x, 3, 1), y) for name, (x, y) in source.read().items()})
     noise = np.random.default_rng(0).integers(0, 256, (4, channels, 8, 8), np.uint8)
     told = sheet.sheet(source, input_size, Work("squeezenet1_1", "fashion_mnist"), FORMATS.get("onnx"))
-    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, (mean", "forms", "sized", "scaled", "prepare"))]
+    lines = [line for line in SCRIPTS[1].read_text().splitlines() if line.startswith(("size, (mean", "sized", "scaled", "prepare"))]
     known = {"np": np, "sys": sys, "SHEET": json.loads(json.dumps(told))}
     exec("\n".join(lines), known)
     expected = dataset.prepare(noise, input_size).numpy()
@@ -152,6 +153,18 @@ def test_pictures_are_prepared_as_the_engine_prepares_them(input_size, channels,
     for other in (whole.repeat(2, 1).repeat(2, 2), whole[:, :4], whole.repeat(2, 2), whole.repeat(2, 3), *([noise[0], noise[:, 0]] if channels == 3 else [])):
         with pytest.raises(SystemExit, match=r"A picture is \(8, 8, "):
             known["prepare"](other)
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if path.name.startswith("run_")], ids=lambda path: path.name)
+@pytest.mark.parametrize(("slow", "ms", "disturbed"), [([], 1, False), ([5], 2, False), ([3, 4, 5], 1, True), ([5, 3, 6], 2, True)], ids=str)
+def test_a_measurement_beside_other_load_is_repeated_and_marked(path, slow, ms, disturbed):
+    """By the script's own lines and clock: measurement n takes n ms a call, and most of one block of it `slow` times as long; the calmest is told."""
+    took = [[number] * 80 + [number * times] * 12 + [number] * 128 for number, times in enumerate([*slow, 1], 1)]
+    ticks = iter(np.concatenate([np.cumsum([0, *each]) / 1000 for each in took]))
+    lines = [line for line in path.read_text().splitlines() if line.startswith(("ticks =", "calm =", "timed ="))]
+    known = {"np": np, "SHEET": {"input": [1, 3, 8, 8]}, "ABOUT": {"run": "a"}, "run": lambda x: x, "time": SimpleNamespace(perf_counter=ticks.__next__)}
+    exec("\n".join(lines), known)
+    assert known["timed"]() == {"run": "a", "ms_p10": ms, "ms_p50": ms, "ms_p90": ms, "disturbed": disturbed}
 
 
 def test_image_files_are_read_by_pillow(five_layer_checkpoint, tmp_path):

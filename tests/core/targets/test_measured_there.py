@@ -35,6 +35,21 @@ def line(**changes) -> str:
     return json.dumps({name: value for name, value in (usual | changes).items() if value is not None})
 
 
+def test_a_disturbed_latency_counts_where_there_is_no_calm_one(kept):
+    pi = devices().get("raspberry_pi_4")
+    before = estimates.for_device(pi, GRAPH)
+    measured_there.add(line(ms_p50=3 * before.ms, disturbed=True), RUNS)
+    disturbed = measured_there.scale(pi, current().efficiency)
+    assert disturbed.factor == pytest.approx(3) and disturbed.words().startswith(
+        "scaled by 3.00, fitted to one latency measured on this device in float32, disturbed"
+    )
+    measured_there.add(line(ms_p50=2 * before.ms, runtime="another"), RUNS)
+    calm = measured_there.scale(pi, current().efficiency)
+    assert calm.factor == pytest.approx(2) and calm.count == 1 and "disturbed" not in calm.words()
+    measured_there.add(line(ms_p50=2 * before.ms, disturbed=False), RUNS)
+    assert not any("disturbed" in entry for entry in measured_there.lines())
+
+
 def test_one_latency_scales_the_estimates_of_its_device_alone(kept):
     pi, phone = devices().get("raspberry_pi_4"), devices().get("phone_flagship")
     before = estimates.for_device(pi, GRAPH)
@@ -122,6 +137,7 @@ def test_the_estimate_is_the_fits(kept):
         (line(format="onnx-int8"), "Line 1 is of the onnx-int8 file, and the graph of run 'aaaa' is float32; it takes a run on 8-bit grids."),
         (line(format="gguf"), f"format of line 1 cannot be 'gguf'; it takes one of artifact, safetensors, onnx, {', '.join([*exports.FORMATS][3:])}."),
         (line(device="toaster"), "device of line 1 cannot be 'toaster'; it takes the name of a profile, or --device beside --measured, which says what it is."),
+        (line(disturbed="yes"), "disturbed of line 1 cannot be 'yes'; it takes true or false."),
         (line(ms_p50=-1), "ms_p50 of line 1 cannot be -1; it takes milliseconds above 0, at most 10,000,000."),
         (line(ms_p50=10**400), "ms_p50 of line 1 cannot be 1000000000000000"),
         (line(ms_p50=float("inf")), "ms_p50 of line 1 cannot be inf; it takes milliseconds above 0, at most 10,000,000."),
