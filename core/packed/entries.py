@@ -141,9 +141,10 @@ def read_weight(entry: list, shape: tuple[int, ...], cursor: Cursor, books: list
 def _read_grid(entry: list, shape: tuple[int, ...], cursor: Cursor, books: list[Tensor]) -> Weight:
     kind, masked = entry[:2]
     positions, values, *tables = (cursor.take(length) for length in entry[-STREAMS[kind] :])
-    numbers = shaped(_read_numbers(positions, values, math.prod(shape)), shape)
+    row = _read_numbers(positions, values, math.prod(shape))
+    numbers = shaped(row, shape)
     read = {"grid": _read_uniform, "groups": _read_uniform, "signs": _read_signs, "codebook": _read_codebook, "floats": _read_floats}[kind]
-    return Weight(torch.empty(0), numbers != 0 if masked else None, read(entry, numbers, tables, books))
+    return Weight(torch.empty(0), shaped(row != 0, shape) if masked else None, read(entry, numbers, tables, books))
 
 
 def _read_numbers(positions: bytes, values: bytes, count: int) -> np.ndarray:

@@ -177,6 +177,7 @@ function make(root) {
     },
     remove() {
       clearTimeout(waiting);
+      waiting = null;
       size.disconnect();
       window.removeEventListener("paretoscope-drag", hear);
       gone = true;
