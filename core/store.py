@@ -135,11 +135,11 @@ class Store:
         with self._reading() as connection:
             return connection.execute(select(latencies.c.row).where(*(column == value for column, value in zip(columns, key)))).scalar()
 
-    def latencies(self, machine_id: str) -> dict[tuple[str, str, str], dict]:
-        """Everything that was timed on a machine, at batch 1 on one thread: (signature, baseline_signature, runtime) → row."""
+    def latencies(self, machine_id: str, threads: int = 1, batch: int = 1) -> dict[tuple[str, str, str], dict]:
+        """Everything that was timed on a machine with so many threads and pictures a pass: (signature, baseline_signature, runtime) → row."""
         with self._reading() as connection:
             columns = (latencies.c.signature, latencies.c.baseline_signature, latencies.c.runtime, latencies.c.row)
-            query = select(*columns).where(latencies.c.machine_id == machine_id, latencies.c.threads == 1, latencies.c.batch == 1)
+            query = select(*columns).where(latencies.c.machine_id == machine_id, latencies.c.threads == threads, latencies.c.batch == batch)
             return {(found.signature, found.baseline_signature, found.runtime): found.row for found in connection.execute(query)}
 
     def claim(self, row: dict) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.weights import Compressed
 
 RUNTIMES: Registry[Timed] = Registry("runtime")
-_FILES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # module → signature of its graph → the file; batches and threads share it
+_FILES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # module → signature of its graph → the file; threads share it, and batches an .onnx file
 NOISE = 4  # pictures, at least, that set what int8 ranges the grids leave open, in a file that is only timed
 
 

@@ -225,7 +225,7 @@ def _from_runs(rows: list[dict]) -> dict | None:
             nothing = {"top1": 0.0, "low": 0.0, "high": 0.0}
             result = {"model": row["model"], "dataset": row["dataset"], "recipe": Recipe().to_json(), "metrics": row["baseline"], "split": row["split"]}
             graphs = _graphs({"metrics": row["baseline"], "baseline": row["baseline"]})
-            return point(result | {"difference": nothing}, elsewhere=row["elsewhere"]) | {"identity": None, "graph": None, "graphs": graphs, "pictures": 0}
+            return point(result | {"difference": nothing}, elsewhere=row["foreign"]) | {"identity": None, "graph": None, "graphs": graphs, "pictures": 0}
     return None
 
 

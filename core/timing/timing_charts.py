@@ -11,6 +11,7 @@ from core.charts import Theme, in_the_middle, uid
 from core.metrics.latency import verdict
 from core.runtimes.timed import RUNTIMES
 from core.studies.points import unrest
+from core.timing.timings import is_own_graph
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, one a run; each also has its place and its name
 MOST_OPERATORS = 7
@@ -54,7 +55,9 @@ def boxes(runs: Sequence[tuple[str, Mapping | None]], theme: Theme = Theme()) ->
 def _at_pace(cell: Mapping, pace: Mapping[str, float]) -> list[float]:
     """Milliseconds of each block; of the baseline's own graph, and before the baseline is known, as they were taken."""
     of = pace.get(RUNTIMES.get(cell["runtime"]).reference)
-    return [mine if of is None or mine == beside else float(f"{mine / beside * of:.4g}") for mine, beside in cell["blocks"]]
+    if of is None or is_own_graph(cell):
+        return [mine for mine, _beside in cell["blocks"]]
+    return [float(f"{mine / beside * of:.4g}") for mine, beside in cell["blocks"]]
 
 
 def _hover(name: str, cell: Mapping) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +27,7 @@ from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Recipe
 from core.runtimes.timed import RUNTIMES, USUAL, profiled_session
 from core.work import Work
 
-VERSION = 2  # of the form of what is kept
+VERSION = 3  # of what is kept; LiteRT was refused beyond one picture a pass once
 BATCHES = (1, 8, 32)
 SMALL_PICTURE = 64  # pixels a side: one such picture leaves an operator little to compute
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
@@ -109,14 +109,13 @@ def measure(
     return found
 
 
-def shared(found: Sequence[Mapping | None]) -> list[Mapping | None]:
-    """The same answers, in which every graph has its newest measurement among them: one that was disturbed in one answer may be calm in a later one."""
+def shared(found: Sequence[Mapping | None], book: Iterable[Mapping] = ()) -> list[Mapping | None]:
+    """The same answers, in which every graph has its newest measurement among them and the rows of the book: what was disturbed once may be calm later."""
     newest: dict[tuple, Mapping] = {}
-    for each in found:
-        for name, cell in (each or {"cells": {}})["cells"].items():
-            graph = (name, cell.get("signature"))
-            if "signature" in cell and cell.get("measured_at", 0.0) >= newest.get(graph, {}).get("measured_at", 0.0):
-                newest[graph] = cell
+    for cell in [*book, *(cell for each in found for cell in (each or {"cells": {}})["cells"].values())]:
+        graph = (cell["runtime"], cell.get("signature"))
+        if "blocks" in cell and "signature" in cell and cell.get("measured_at", 0.0) >= newest.get(graph, {}).get("measured_at", 0.0):
+            newest[graph] = cell
     return [each and {**each, "cells": {name: newest.get((name, cell.get("signature")), cell) for name, cell in each["cells"].items()}} for each in found]
 
 

@@ -16,6 +16,7 @@ from core.recipe import Recipe
 from core.runtimes import litert
 from core.runtimes.timed import RUNTIMES
 from core.studies.letters import LETTERS
+from core.studies.points import unmarked
 from core.studies.points import words as recipe_words
 from core.timing import timing_charts, timings
 from core.timing.timings import BATCHES, Timings, is_own_graph, reason
@@ -52,7 +53,7 @@ def latency() -> None:
     with guard():
         view = state.view()
         runs = wanted(view)
-        looks = _shared(_looks(view, runs))
+        looks = _shared(view, _looks(view, runs))
         with st.container(key="latency"):
             with st.container(key="latency-runs", gap="xsmall"):
                 _controls(view, runs, looks)
@@ -62,7 +63,7 @@ def latency() -> None:
             with st.container(key="latency-one", gap="xsmall"):
                 _why(runs, looks)
                 _operators(runs, looks)
-                st.html(_everywhere(view, runs[-1]))
+                st.html(_everywhere(view, runs[-1], looks[len(runs) - 1].result))
         refusals.say()
         _pulse(looks)
         state.publish()
@@ -104,9 +105,10 @@ def _looks(view: View, runs: list[Run]) -> list[Look]:
     return looks
 
 
-def _shared(looks: list[Look]) -> list[Look]:
-    """A graph that several runs have was timed for each of them, at different moments: all show the last."""
-    return [dataclasses.replace(look, result=found) for look, found in zip(looks, timings.shared([look.result for look in looks]))]
+def _shared(view: View, looks: list[Look]) -> list[Look]:
+    """A graph that several runs have was timed for each of them, at different moments and on other pages: all show the last."""
+    book = services.store().latencies(machine()["id"], view.timed.thread_count, view.timed.batch).values()
+    return [dataclasses.replace(look, result=found) for look, found in zip(looks, timings.shared([look.result for look in looks], book))]
 
 
 def _next_everywhere(view: View, run: Run) -> Look:
@@ -234,7 +236,7 @@ def _troubles(view: View, runs: list[Run], looks: list[Look]) -> None:
             asked = asked_for(view, run, view.timed)
             takes = follow.estimate_recipe(run.recipe, services.shelf().known(view.model, view.dataset)) if asked.trains else 0
             label = f"Train for its shapes, {words.duration(takes)}" if takes else "Measure again"
-            st.button(label, key=f"time-{number}", on_click=examine.started, args=(asked,), help=run.name)
+            st.button(label, key=f"time-{number}", on_click=examine.started, args=(asked,), help=unmarked(run.name))
     disturbed = [run for run, look in zip(runs, looks) if look.result and any(cell.get("disturbed") for cell in look.result["cells"].values())]
     if disturbed and not any(look.running for look in looks):
         asked = [asked_for(view, run, view.timed) for run in disturbed]
@@ -275,11 +277,12 @@ def _operators(runs: list[Run], looks: list[Look]) -> None:
     )  # fmt: skip
 
 
-def _everywhere(view: View, run: Run) -> str:
+def _everywhere(view: View, run: Run, shown: Mapping | None) -> str:
     """The ratio of the run at hand at every setting, as far as it was measured."""
     settings = everywhere(view.timed.litert)
     head = "".join(f"<th>{at.batch}×{at.thread_count}</th>" for at in settings)
-    found = [services.examined(asked_for(view, run, at).identity()) for at in settings]
+    here = (view.timed.batch, view.timed.thread_count)
+    found = [shown if (at.batch, at.thread_count) == here else services.examined(asked_for(view, run, at).identity()) for at in settings]
     body = ""
     for name in view.timed.runtimes:
         cells = [(each or {"cells": {}})["cells"].get(name, {}) for each in found]

@@ -274,15 +274,23 @@ def test_the_charts_draw_every_block_and_every_operator():
 def test_boxes_of_one_runtime_are_brought_to_one_pace():
     """The machine was twice as fast for the run's measurement as for the uncompressed model's own; the ratio is what both have in common."""
     base = {"cells": {FLOAT32: cell(1.0, 1.0, 1.0, ms_p50=4.0, blocks=[[4.0, 4.0], [4.2, 4.2]])}}
-    run = {"cells": {FLOAT32: cell(0.5, 0.4, 0.6, blocks=[[1.0, 2.0], [1.2, 2.0]]), INT8: cell(0.25, 0.2, 0.3, runtime=INT8, blocks=[[0.5, 2.0], [0.5, 2.0]])}}
+    run = {
+        "cells": {
+            FLOAT32: cell(0.5, 0.4, 0.6, blocks=[[1.0, 2.0], [1.2, 2.0], [2.0, 2.0]]),
+            INT8: cell(0.25, 0.2, 0.3, runtime=INT8, blocks=[[0.5, 2.0], [0.5, 2.0]]),
+        }
+    }
     uncompressed, at_hand = timing_charts.boxes([("Uncompressed", base), ("At hand", run)])["data"]
-    assert uncompressed["y"] == [4.0, 4.2] and at_hand["y"] == [2.0, 2.4, 1.0, 1.0], "int8 beside the uncompressed model's float32"
+    assert uncompressed["y"] == [4.0, 4.2] and at_hand["y"] == [2.0, 2.4, 4.0, 1.0, 1.0], "int8 beside the uncompressed model's float32"
     assert "p50 1 ms" in at_hand["hovertext"][0], "as it was taken"
 
 
 def test_a_graph_of_several_runs_has_its_newest_measurement_in_all():
     old, new = (cell(1.0, 1.0, 1.0, signature="g", measured_at=at, ms_p50=ms) for at, ms in ((1.0, 2.3), (2.0, 1.1)))
-    other, refused = cell(0.5, 0.4, 0.6, signature="h", measured_at=3.0), {"runtime": INT8, "refused": "no"}
+    other, refused = cell(0.5, 0.4, 0.6, runtime=EAGER, signature="h", measured_at=3.0), {"runtime": INT8, "refused": "no"}
     earlier, later = {"cells": {FLOAT32: old | {"disturbed": True}, INT8: refused}, "macs": 1}, {"cells": {FLOAT32: new, EAGER: other}}
     first, nothing, last = timings.shared([earlier, None, later])
     assert first == {"cells": {FLOAT32: new, INT8: refused}, "macs": 1} and nothing is None and last["cells"] == {FLOAT32: new, EAGER: other}
+    newest, without = other | {"measured_at": 4.0, "ms_p50": 9.0}, {name: value for name, value in new.items() if name != "blocks"} | {"measured_at": 9.0}
+    (last,) = timings.shared([later], [newest, without])  # the book's
+    assert last["cells"] == {FLOAT32: new, EAGER: newest}
