@@ -113,7 +113,7 @@ def lines() -> list[dict]:
 
 
 def add(text: str, runs: Iterable[Mapping], device: str | None = None) -> list[dict]:
-    """Keep the lines in a text; returns them. A newer line takes the place of one of the same device, run, runtime and format.
+    """Keep the lines in a text; returns them. A newer line takes the place of one of the same device, run, runtime and format, calm or disturbed.
 
     `device` is the profile of lines whose own `device` is none. `runs` are results and rows of the store, one of which each line must name.
     All or nothing is kept: raises `BadInput` for the first line that cannot be.
@@ -123,7 +123,7 @@ def add(text: str, runs: Iterable[Mapping], device: str | None = None) -> list[d
         raise BadInput(f"There are {len(given):,} lines; it takes 1 to {MOST_LINES:,}, each a JSON object with device, run, runtime and ms_p50.")
     known = list(runs)
     new = [_checked(number, line, known, device) for number, line in enumerate(given, 1)]
-    place = lambda line: (line["device"], line["key"], line["runtime"], line.get("format"))
+    place = lambda line: (line["device"], line["key"], line["runtime"], line.get("format"), line.get("disturbed", False))
     found = {place(line): line for line in [*lines(), *new]}
     write_whole(folder("devices") / FILE, "".join(json.dumps(line) + "\n" for line in found.values()).encode())
     return new

@@ -21,10 +21,10 @@ if given.min_top1 is not None:
     pictures, labels = (np.load(given.pictures)[name] for name in ("images", "labels"))
     parts = [slice(start, start + 250) for start in range(0, len(labels), 250)]
     right = np.concatenate([model["run"](model["prepare"](pictures[part])).argmax(1) == labels[part] for part in parts])
-figures = {"top-1 in %": lambda: 100 * right.mean(), "bytes": lambda: file.stat().st_size, "ms": lambda: model["timed"]()["ms_p50"]}
+timed = lambda: ((told := model["timed"]())["ms_p50"], ", disturbed by other load three times over" * told["disturbed"])
+figures = {"top-1 in %": lambda: (100 * right.mean(), ""), "bytes": lambda: (file.stat().st_size, ""), "ms": timed}
 for (name, figure), limit, sign in zip(figures.items(), (given.min_top1, given.max_bytes, given.max_ms), (1, -1, -1)):
     if limit is not None:
-        miss = sign * (value := float(figure())) < sign * limit
-        print(f"{'MISSED' if miss else 'kept'}: {name} {value:,.7g}, {'at least' if sign > 0 else 'at most'} {limit:,.7g}")
-        missed += miss
-sys.exit(missed > 0)
+        missed += (miss := sign * (found := figure())[0] < sign * limit)
+        print(f"{'MISSED' if miss else 'kept'}: {name} {found[0]:,.7g}, {'at least' if sign > 0 else 'at most'} {limit:,.7g}{found[1]}")
+sys.exit(int(missed > 0))

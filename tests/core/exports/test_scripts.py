@@ -167,6 +167,17 @@ def test_a_measurement_beside_other_load_is_repeated_and_marked(path, slow, ms, 
     assert known["timed"]() == {"run": "a", "ms_p10": ms, "ms_p50": ms, "ms_p90": ms, "disturbed": disturbed}
 
 
+@pytest.mark.parametrize(
+    ("disturbed", "said"), [(True, "kept: ms 2, at most 2.5, disturbed by other load three times over"), (False, "kept: ms 2, at most 2.5")]
+)
+def test_the_second_script_says_that_a_time_was_disturbed(disturbed, said, tmp_path):
+    """Of a model whose script tells such a time."""
+    (tmp_path / "m.onnx.check.py").write_text((SCRIPTS[0].parent / "check.py").read_text())
+    (tmp_path / "m.onnx.py").write_text(f"timed = lambda: {{'ms_p50': 2.0, 'disturbed': {disturbed}}}")
+    done = subprocess.run([sys.executable, str(tmp_path / "m.onnx.check.py"), "--max-ms", "2.5"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == said
+
+
 def test_image_files_are_read_by_pillow(five_layer_checkpoint, tmp_path):
     """In the tests' own interpreter, which has Pillow."""
     from PIL import Image
