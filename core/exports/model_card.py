@@ -13,7 +13,7 @@ from core.datasets import DATASETS
 from core.exports.formats import FORMATS
 from core.models.importing import import_command
 from core.recipe import Recipe
-from core.studies.points import words
+from core.studies.points import unmarked, words
 
 if TYPE_CHECKING:
     from core.exports.export import Record
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def model_card(record: Record, name: str) -> str:
     format, source, recipe = FORMATS.get(record.format), DATASETS.get(record.dataset), Recipe.from_json(record.recipe)
     lines = [
-        f"# {record.model} on {source.title}: {words(recipe)}", "",
+        f"# {record.model} on {source.title}: {unmarked(words(recipe))}", "",
         f"`{name}`, a file for {format.runtime} ({format.title}). {format.about}", "",
         "## What was measured", "",
         f"On the {record.split} split, n = {record.images:,}, by {record.runtime} on one thread of {record.machine['cpu']}, {record.date[:10]}.", "",

@@ -92,9 +92,10 @@ class Quantize(Step):
 
     @property
     def edition(self) -> str:
-        """Rows of few weights were clipped by a histogram each once."""
+        """Rows of few weights were clipped by a histogram each once, and float32 values beside int8 ones were counted as of one byte."""
         by_entropy = "short rows alike" if self.clipping == "entropy" and self.parameters != "biases" else ""
-        return " and ".join(filter(None, (super().edition, by_entropy)))
+        partly = "bytes of both types" if self.layers != "all" and self.weight_bits == self.activation_bits == 8 else ""
+        return " and ".join(filter(None, (super().edition, by_entropy, partly)))
 
     def undone_by(self, later: Step) -> str:
         """A grid for the biases and one for the weights do not meet."""

@@ -5,6 +5,7 @@ Made from the JSON form of results, previews and rows of the store. Imports no t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from core.recipe import GRID, PRUNE, STRUCTURE, TRAIN, Param, Recipe, Step, params
@@ -102,6 +103,11 @@ def step_words(step: Step) -> str:
     A threshold that is set stands in place of the sparsity that it overrides. Amounts of pictures are left out.
     """
     return _what(step) + _where(step)
+
+
+def unmarked(text: str) -> str:
+    """A text as it is where Markdown is read: patterns of layers have asterisks and brackets."""
+    return re.sub(r"([\\`*_\[\]$:~<>#])", r"\\\1", text)
 
 
 def _where(step: Step) -> str:

@@ -10,8 +10,8 @@ import streamlit as st
 
 from core.errors import BadInput
 from core.recipe import GRID, MAX_STEPS, PRUNE, REPAIR, STEPS, STRUCTURE, TRAIN, Step, params
-from core.studies.points import step_words
-from pages.ui import acts, edits, fields, floor, state, words
+from core.studies.points import step_words, unmarked
+from pages.ui import acts, edits, fields, floor, state
 from pages.ui.link import View
 
 KINDS = {PRUNE: "Set to zero", STRUCTURE: "Take away", GRID: "Fewer bits", REPAIR: "Repair", TRAIN: "Train"}
@@ -22,7 +22,7 @@ def chips(view: View) -> None:
     st.html('<div class="label">Recipe, in order</div>')
     with st.container(key="chips", horizontal=True, gap="xxsmall"):
         for at, step in enumerate(view.recipe.steps):
-            opened = st.popover(words.unmarked(step_words(step)), key=f"chip-{at}", on_change="rerun")
+            opened = st.popover(unmarked(step_words(step)), key=f"chip-{at}", on_change="rerun")
             if opened.open:
                 with opened:
                     _step(at, step, view)

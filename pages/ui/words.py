@@ -5,7 +5,6 @@ Pure text and small HTML; knows nothing of Streamlit. Every figure names what it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -133,11 +132,6 @@ def _figures(row: Mapping) -> str:
     if row.get("ratio") is None:
         return found
     return found + f", {row['ratio']:.2f} × latency" + (" (another machine)" if row["elsewhere"] else "")
-
-
-def unmarked(text: str) -> str:
-    """A text as it is for a label, where Streamlit reads Markdown: patterns of layers have asterisks and brackets."""
-    return re.sub(r"([\\`*_\[\]$:~<>#])", r"\\\1", text)
 
 
 def duration(seconds: float) -> str:

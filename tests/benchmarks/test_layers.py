@@ -27,7 +27,7 @@ def seconds_of(job) -> float:
         ("quantize", {"activation_bits": 8}, 500, 1, 0.85),
     ],
 )
-def test_a_table_of_sensitivities_costs_little_more_than_half_of_its_evaluations(step, fields, images, rounds, at_most, record_property):
+def test_a_table_of_sensitivities_costs_a_part_of_its_evaluations(step, fields, images, rounds, at_most, record_property):
     """Every layer of resnet18 at five settings: 105 cells, against compressing and evaluating 105 times.
 
     250 pictures are what the page begins with. `quantize` with activations looks for their ranges in each cell, on either side: 500 pictures beside those

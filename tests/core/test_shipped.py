@@ -127,7 +127,7 @@ def test_a_preset_reaches_a_fiftieth_at_half_a_point():
 
 @pytest.mark.parametrize(
     ("preset", "model", "share", "points"),
-    [("smallest", "resnet18", 150, 1), ("thirtieth", "mobilenet_v3_small", 30, 1), ("three_bits", "squeezenet1_1", 8, 1)],
+    [("smallest", "resnet18", 150, 1), ("thirtieth", "mobilenet_v3_small", 30, 1), ("three_bits", "squeezenet1_1", 8, 1), ("fastest", "resnet18", 40, 1)],
 )
 def test_a_preset_is_as_small_as_it_says_at_a_point_lost(preset, model, share, points):
     """`share`: float32 bytes over the download. Of `three_bits` the accuracy matters: recovered by quantization-aware distillation."""

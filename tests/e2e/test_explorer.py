@@ -106,9 +106,11 @@ def test_a_chart_taken_away_first_ends_what_it_began(explorer):
         const chart = document.querySelector('.paretochart');
         Plotly.relayout(chart, { 'xaxis.tickmode': 'auto' });
         chart.chart.remove();
-        await new Promise(done => setTimeout(done, 1500));
+        chart.chart.draw = () => {};  // nothing brings it back
+        for (let waits = 0; chart._fullLayout && waits < 100; waits++) await new Promise(done => setTimeout(done, 100));
+        return chart._fullLayout === undefined;
     }"""
-    explorer.page.evaluate(taken)  # a page error fails the test
+    assert explorer.page.evaluate(taken)  # and a page error fails the test
 
 
 def test_three_dimensions_and_back(explorer):

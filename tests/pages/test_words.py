@@ -4,7 +4,7 @@ import core.methods  # noqa: F401
 from core import pareto
 from core.pareto import Limit
 from core.recipe import Recipe
-from core.studies.points import point, timed
+from core.studies.points import point, timed, unmarked
 from pages.ui import drawers, words
 from pages.ui.link import View
 from tests.pages.conftest import BITS, PRUNE, preview, result
@@ -80,10 +80,7 @@ def test_budgets_answer_in_words():
 def test_patterns_of_layers_are_no_markdown_and_no_html():
     from core import charts
 
-    assert (
-        words.unmarked("Quantize 4 bits on *conv1*, f[c]") == r"Quantize 4 bits on \*conv1\*, f\[c\]"
-        and words.unmarked("Prune weights 80 %") == "Prune weights 80 %"
-    )
+    assert unmarked("Quantize 4 bits on *conv1*, f[c]") == r"Quantize 4 bits on \*conv1\*, f\[c\]" and unmarked("Prune weights 80 %") == "Prune weights 80 %"
     assert "<b>Quantize 4 bits on f[c&lt;]</b>" in charts.hover(RUN | {"words": "Quantize 4 bits on f[c<]"}, "artifact_bytes")
 
 

@@ -11,8 +11,9 @@ const LATER_MS = 1000; // plotly.js ends after an event what it began in it, and
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
   const root = parentElement.querySelector(".paretochart");
   root.chart ??= make(root);
+  const turn = (root.chart.turn = (root.chart.turn ?? 0) + 1);
   root.chart.draw(JSON.parse(data.json), setTriggerValue, setStateValue);
-  return () => root.chart.remove();
+  return () => { if (root.chart.turn === turn) root.chart.remove(); }; // what an older call leaves behind is still in use
 }
 
 function make(root) {
