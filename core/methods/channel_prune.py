@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,7 +72,10 @@ class ChannelPrune(Step):
 
 @fits(ChannelPrune)
 def removable_groups(step: ChannelPrune, subject) -> list:
-    """The groups all of whose makers are chosen, and which the importance can rank; raises `BadRecipe` when none is left."""
+    """The groups all of whose makers are chosen, and which the importance can rank; raises `BadRecipe` when none is left.
+
+    Where the share is too small to remove anything, whatever the scores are, a note says so.
+    """
     from core.arithmetic import channels
 
     names = set(subject.chosen(step.layers))
@@ -82,13 +86,13 @@ def removable_groups(step: ChannelPrune, subject) -> list:
             f"channel_prune finds no channels to remove in layers {step.layers!r} of {subject.architecture.model}, because channels that are "
             "added together fall with all the layers that make them, and the classifier keeps its classes."
         )
-    if step.importance != "bn_scale":
-        return within
-    ranked = [group for group in within if group.norms()]
+    ranked = [group for group in within if group.norms()] if step.importance == "bn_scale" else within
     if not ranked:
         raise BadRecipe(f"channel_prune cannot rank the channels of layers {step.layers!r} by bn_scale, because no batch norm follows; take l1, l2 or taylor.")
     if len(ranked) < len(within):
         subject.notes.append(f"channel_prune left {len(within) - len(ranked)} layers whole, because no batch norm follows that ranks their channels.")
+    if keeps_all(step, [group.units for group in ranked], [group.width for group in ranked]):
+        subject.notes.append(f"channel_prune removed no channels, because {_why_none(step)}.")
     return ranked
 
 
@@ -109,7 +113,7 @@ def apply(step: ChannelPrune, subject, context) -> None:
         scores = [score / score.sum().clamp_min(1e-30) for score in scores]
     values = [score.tolist() for score in scores]
     removed = select(step, values, [group.width for group in groups])
-    if not any(removed):
+    if not any(removed) and not keeps_all(step, [group.units for group in groups], [group.width for group in groups]):
         subject.notes.append(f"channel_prune removed no channels, because {_why_none(step, values)}.")
     found = channels.groups(subject.module, subject.architecture.input_size)
     with context.turn():
@@ -120,7 +124,19 @@ def apply(step: ChannelPrune, subject, context) -> None:
     subject.rebuild()
 
 
-def _why_none(step: ChannelPrune, scores: list[list[float]]) -> str:
+def keeps_all(step: ChannelPrune, units: list[int], widths: list[int]) -> bool:
+    """Whether the share rounds to nothing in every group, however the channels are ranked."""
+    from core.arithmetic import channels
+
+    if step.threshold is not None:
+        return False
+    share = step.sparsity * sum(count * width for count, width in zip(units, widths, strict=True))
+    most = [round(step.sparsity * count) if step.scope == "layer" else math.floor(share / width + 0.5) for count, width in zip(units, widths, strict=True)]
+    kept = [max(1, count - loss) for count, loss in zip(units, most, strict=True)]
+    return all(channels.nearest(*sizes, step.round_to) == sizes[1] for sizes in zip(kept, units, widths, strict=True))
+
+
+def _why_none(step: ChannelPrune, scores: Sequence[Sequence[float]] = ()) -> str:
     """Why nothing is selected, as the end of a sentence."""
     if step.threshold is None:
         less = f"{100 * step.sparsity:g} % of them rounds to none"

@@ -15,7 +15,7 @@ from core.arithmetic import channels
 from core.datasets import load
 from core.errors import BadField, BadRecipe
 from core.methods.apply import Context, apply
-from core.methods.channel_prune import ChannelPrune, select
+from core.methods.channel_prune import ChannelPrune, keeps_all, select
 from core.methods.magnitude_prune import MagnitudePrune
 from core.metrics import cost
 from core.models.architecture import Architecture
@@ -283,6 +283,19 @@ def test_channels_of_which_none_leaves_are_noted(fields, said, subject, five_lay
     assert all(torch.equal(value, subject.module.state_dict()[name]) for name, value in five_layer_checkpoint.load().state_dict().items())
     apply(ChannelPrune(sparsity=0.5, importance="l1", round_to=1), subject, context())
     assert len(subject.notes) == 1
+
+
+def test_a_share_that_is_said_to_remove_nothing_does_so_however_channels_rank():
+    generator, said = np.random.default_rng(0), []
+    for _ in range(300):
+        count = int(generator.integers(1, 6))
+        units, widths = generator.integers(1, 40, count).tolist(), generator.integers(1, 4, count).tolist()
+        share, multiple, scope = round(float(generator.uniform(0.01, 0.4)), 2), int(generator.choice([1, 4, 8, 16])), str(generator.choice(["global", "layer"]))
+        step = ChannelPrune(sparsity=share, round_to=multiple, scope=scope)
+        removed = [any(select(step, [generator.random(each).tolist() for each in units], widths)) for _ in range(5)]
+        said.append(keeps_all(step, units, widths))
+        assert not (said[-1] and any(removed)) and (scope == "global" or said[-1] == (not any(removed)))
+    assert 30 < sum(said) < 270
 
 
 def test_the_note_that_none_leaves_comes_with_the_run(five_layer_checkpoint):

@@ -152,6 +152,12 @@ def test_a_look_tells_nothing_of_what_fits_or_lies_behind_a_step_that_changes_sh
     assert told(TRAIN, step("channel_prune"), TRAIN, step("magnitude_prune", threshold=10.0)) == []
 
 
+def test_channels_of_which_a_share_rounds_to_none_are_told_before_the_training():
+    said = "channel_prune removed no channels, because 5 % of them rounds to none where a layer keeps a multiple of 16."
+    assert told(TRAIN, step("channel_prune", sparsity=0.05, round_to=16)) == [said]
+    assert told(TRAIN, step("channel_prune", sparsity=0.5)) == []
+
+
 def test_a_fresh_student_is_told_of_by_its_shapes_alone():
     asked = work(step("student", width=1.0), TRAIN, step("magnitude_prune", threshold=10.0), step("nm_prune"), step("share_weights", clusters=256))
     said = foretold(asked, 1, start(asked), load("digits"), contextlib.nullcontext)
