@@ -12,7 +12,7 @@ The tokens are file locks, so the kernel gives a killed process's tokens back. T
     queue       held by the one compute or exclusive request that is next; the others wait for the queue, so a loop that
                 asks again at once stands behind whoever waited, and nobody starves
 
-Waiting is polling, at most a tenth of the time waited so far and at most 5 ms, because a wait must be able to notice
+Waiting is polling, at most a tenth of the time waited so far and at most 5 ms (1 ms in the queue), because a wait must be able to notice
 that its work was cancelled. Imports no torch.
 """
 
@@ -31,6 +31,8 @@ from core.errors import ParetoscopeError
 from core.jobs.locks import FileLock
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.0003, 0.005  # seconds between two looks
+URGENT = 0.001  # at most, of a preview
+IN_QUEUE = 0.001  # and of who waits for the queue: looking much more seldom than who has just come, it would be overtaken again and again
 Check = Callable[[], None]
 
 
@@ -89,7 +91,7 @@ class Turns:
         if hand.tokens:
             yield
             return
-        _wait_for(hand.queue.take, check)
+        _wait_for(hand.queue.take, check, longest=IN_QUEUE)
         try:
             _wait_for(lambda: hand.gate.is_free() and hand.take_free(1), check)
         finally:
@@ -107,9 +109,9 @@ class Turns:
             yield Grant(hand, self.cores)
             return
         hand.let_one_in()
-        _wait_for(hand.gate.take, check, longest=0.001)
+        _wait_for(hand.gate.take, check, longest=URGENT)
         try:
-            _wait_for(lambda: hand.take_free(self.cores), check, longest=0.001)
+            _wait_for(lambda: hand.take_free(self.cores), check, longest=URGENT)
             yield Grant(hand, self.cores)
         finally:
             hand.give_all()
@@ -141,7 +143,7 @@ class Turns:
             hand.give_all()
 
     def _be_alone(self, hand: Hand, check: Check) -> None:
-        _wait_for(hand.queue.take, check)
+        _wait_for(hand.queue.take, check, longest=IN_QUEUE)
         try:
             _wait_for(lambda: self._take_all(hand), check)
         except BaseException:
