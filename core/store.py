@@ -135,11 +135,13 @@ class Store:
         with self._reading() as connection:
             return connection.execute(select(latencies.c.row).where(*(column == value for column, value in zip(columns, key)))).scalar()
 
-    def latencies(self, machine_id: str, threads: int = 1, batch: int = 1) -> dict[tuple[str, str, str], dict]:
-        """Everything that was timed on a machine with so many threads and pictures a pass: (signature, baseline_signature, runtime) → row."""
+    def latencies(self, machine_id: str, threads: int = 1, batch: int = 1, signatures: Iterable[str] | None = None) -> dict[tuple[str, str, str], dict]:
+        """What was timed on a machine with so many threads and pictures a pass, of all graphs or of these: (signature, baseline_signature, runtime) → row."""
         with self._reading() as connection:
             columns = (latencies.c.signature, latencies.c.baseline_signature, latencies.c.runtime, latencies.c.row)
             query = select(*columns).where(latencies.c.machine_id == machine_id, latencies.c.threads == threads, latencies.c.batch == batch)
+            if signatures is not None:
+                query = query.where(latencies.c.signature.in_(list(signatures)))
             return {(found.signature, found.baseline_signature, found.runtime): found.row for found in connection.execute(query)}
 
     def claim(self, row: dict) -> bool:

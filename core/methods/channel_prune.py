@@ -130,9 +130,10 @@ def keeps_all(step: ChannelPrune, units: list[int], widths: list[int]) -> bool:
 
     if step.threshold is not None:
         return False
+    if step.scope == "layer":  # each loses its share, whichever channels these are
+        return not any(select(step, [[0.0] * count for count in units], widths))
     share = step.sparsity * sum(count * width for count, width in zip(units, widths, strict=True))
-    most = [round(step.sparsity * count) if step.scope == "layer" else math.floor(share / width + 0.5) for count, width in zip(units, widths, strict=True)]
-    kept = [max(1, count - loss) for count, loss in zip(units, most, strict=True)]
+    kept = [max(1, count - math.floor(share / width + 0.5)) for count, width in zip(units, widths, strict=True)]
     return all(channels.nearest(*sizes, step.round_to) == sizes[1] for sizes in zip(kept, units, widths, strict=True))
 
 

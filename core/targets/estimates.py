@@ -70,8 +70,9 @@ class Answer:
     def to_json(self) -> dict:
         shares = [] if self.estimate is None else self.estimate.layers
         found = self.scale
-        told = {"factor": "factor", "error": "error", "measured": "count", "types": "types", "disturbed": "disturbed"}
-        scale = None if found is None else {name: getattr(found, field) for name, field in told.items()}
+        scale = None
+        if found is not None:
+            scale = {"factor": found.factor, "error": found.error, "measured": found.count, "types": list(found.types), "disturbed": found.disturbed}
         return {
             "device": self.device.name, "title": self.device.title, "ms": self.ms, "provenance": "estimated", "problem": self.problem or None,
             "host_error": self.fit.median_error, "scale": scale, "validated": self.validated, "fits": self.fits,

@@ -107,8 +107,10 @@ def _looks(view: View, runs: list[Run]) -> list[Look]:
 
 def _shared(view: View, looks: list[Look]) -> list[Look]:
     """A graph that several runs have was timed for each of them, at different moments and on other pages: all show the last."""
-    book = services.store().latencies(machine()["id"], view.timed.thread_count, view.timed.batch).values()
-    return [dataclasses.replace(look, result=found) for look, found in zip(looks, timings.shared([look.result for look in looks], book))]
+    found = [look.result for look in looks]
+    graphs = {cell["signature"] for each in found if each for cell in each["cells"].values() if "signature" in cell}
+    book = services.store().latencies(machine()["id"], view.timed.thread_count, view.timed.batch, graphs).values()
+    return [dataclasses.replace(look, result=each) for look, each in zip(looks, timings.shared(found, book))]
 
 
 def _next_everywhere(view: View, run: Run) -> Look:

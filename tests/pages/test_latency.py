@@ -87,6 +87,20 @@ def test_what_was_timed_again_for_one_run_is_shown_of_all_that_have_its_graph(no
     assert not [button.key for button in page.button if button.key == "time-again"]
 
 
+def test_what_was_timed_again_from_another_page_is_shown(notes):
+    """A row of the book that is newer than the kept answer; those of another setting and of another graph are not."""
+    for steps in ([], AT_HAND):
+        found = measured(steps)
+        found["cells"][FLOAT32] |= {"signature": "g" if not steps else "h", "measured_at": 1.0, "ms_p50": 2.28}
+        keep(steps, found)
+    for signature, batch, ms in (("g", 1, 1.08), ("g", 8, 7.77), ("other", 1, 9.99)):
+        row = measured([])["cells"][FLOAT32] | {"signature": signature, "batch": batch, "ms_p50": ms, "measured_at": 2.0}
+        graph = {"signature": signature, "baseline_signature": "g", "machine_id": machine()["id"], "runtime": FLOAT32, "threads": 1, "batch": batch}
+        notes.store.add_latencies([graph | {"row": row, "measured_at": 2.0}])
+    text = markup(open_page())
+    assert text.count("p50 1.08 ms") == text.count("p50 2.28 ms") == 1 and "7.77" not in text and "9.99" not in text
+
+
 def test_a_pinned_run_that_is_no_faster_says_why_below_its_row(notes):
     keep([], measured([]))
     keep(PINNED, measured(PINNED))
